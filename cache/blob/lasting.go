@@ -1,0 +1,205 @@
+package blob
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"runtime/debug"
+	"sync"
+
+	"cistern/internal/durable"
+	"cistern/internal/oci"
+)
+
+// syncWorkers is how many fsyncs run at once: the file system groups them into
+// few journal commits, and syncfs, which would be one call, flushes strangers'
+// data and cannot name the file that failed.
+const syncWorkers = 8
+
+// Sync puts committed fills and their names on stable storage, so that a
+// record of them may be written. It gives the error of each that failed: that
+// one's content is unknown from now on, a second Sync would lie, Remove it.
+// Blobs promoted already are fine. One Sync runs at a time.
+//
+//	open(file) fsync close       for each, eight at once
+//	open(folder) fsync close     for each folder of theirs, and those above that got a new one
+func (s *Store) Sync(ds []oci.Digest) map[oci.Digest]error {
+	failed := map[oci.Digest]error{}
+	var mu sync.Mutex // guards failed
+	each(ds, func(d oci.Digest) error { return s.syncFill(d) }, func(d oci.Digest, err error) {
+		mu.Lock()
+		failed[d] = err
+		mu.Unlock()
+	})
+	byFolder := map[string][]oci.Digest{}
+	for _, d := range ds {
+		dir := path.Dir(place(fillsDir, d))
+		byFolder[dir] = append(byFolder[dir], d)
+	}
+	var folders []string
+	for dir := range byFolder {
+		folders = append(folders, dir)
+	}
+	each(folders, s.syncFolder, func(dir string, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, d := range byFolder[dir] {
+			failed[d] = errors.Join(failed[d], err)
+		}
+	})
+	if err := s.syncParents(); err != nil {
+		for _, d := range ds {
+			failed[d] = errors.Join(failed[d], err)
+		}
+	}
+	s.lookAgain(folders)
+	return failed
+}
+
+// each runs f over all with eight workers and reports those that failed; a
+// panic in f is an error of that one.
+func each[T any](all []T, f func(T) error, report func(T, error)) {
+	work := make(chan T)
+	var wg sync.WaitGroup
+	for range min(syncWorkers, len(all)) {
+		wg.Go(func() {
+			for t := range work {
+				if err := calm(func() error { return f(t) }); err != nil {
+					report(t, err)
+				}
+			}
+		})
+	}
+	for _, t := range all {
+		work <- t
+	}
+	close(work)
+	wg.Wait()
+}
+
+func calm(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return f()
+}
+
+func (s *Store) syncFill(d oci.Digest) error {
+	err := durable.SyncFile(s.fs, place(fillsDir, d))
+	s.counters.filesSynced.Add(1)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, serr := s.fs.Lstat(place(blobsDir, d)); serr == nil {
+			return nil // only what Sync let pass is promoted
+		}
+		return fmt.Errorf("sync fill %s: %w", d, err)
+	}
+	if err != nil {
+		s.counters.syncFailures.Add(1)
+	}
+	return diskError("sync fill "+d.String(), err)
+}
+
+func (s *Store) syncFolder(dir string) error {
+	err := s.fs.SyncDir(dir)
+	s.counters.foldersSynced.Add(1)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // then so are its files, and they said so
+	}
+	if err != nil {
+		s.counters.syncFailures.Add(1)
+	}
+	return diskError("sync folder "+dir, err)
+}
+
+// syncParents makes the names of folders made since the last time durable.
+func (s *Store) syncParents() error {
+	s.mu.Lock()
+	dirs := s.unsynced
+	s.unsynced = map[string]bool{}
+	s.mu.Unlock()
+	var err error
+	for dir := range dirs {
+		derr := s.syncFolder(dir)
+		if derr != nil {
+			s.mu.Lock()
+			s.unsynced[dir] = true // nothing below it is to pass before it did
+			s.mu.Unlock()
+		}
+		err = errors.Join(err, derr)
+	}
+	return err
+}
+
+// lookAgain counts the growth of the folders that changed.
+func (s *Store) lookAgain(folders []string) {
+	s.mu.Lock()
+	looked := s.looked
+	s.looked = map[string]bool{}
+	s.mu.Unlock()
+	for _, dir := range folders {
+		looked[dir] = true
+	}
+	for dir := range looked {
+		s.lookAt(dir)
+	}
+}
+
+// Promote moves a recorded fill into blobs/. It is fine if it is there already,
+// and fs.ErrNotExist if it is nowhere. It waits for no disk: after a crash the
+// file is in one of the two places, and OpenFile looks in both.
+//
+//	rename(fills/.., blobs/..)
+func (s *Store) Promote(d oci.Digest) error {
+	from, to := place(fillsDir, d), place(blobsDir, d)
+	err := s.withFolder(to, func() error { return s.fs.Rename(from, to) })
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, serr := s.fs.Lstat(to); serr == nil {
+			return nil
+		}
+		return fmt.Errorf("promote %s: %w", d, err)
+	}
+	if err != nil {
+		return diskError("promote "+d.String(), err)
+	}
+	if kept := s.takeKept(d); kept > 0 {
+		s.ledger.addUsed(-kept, false) // its record counts it
+	}
+	s.mu.Lock()
+	s.looked[path.Dir(to)] = true
+	s.mu.Unlock()
+	return nil
+}
+
+// Remove unlinks a digest's file wherever it lies and gives its allocated bytes
+// back, at once or when its last reader closes; readers are not disturbed. For
+// a kept fill the Store knows the bytes itself. That there is no file is fine.
+// After an error, an ErrDisk, the file is there and counted as before. No
+// Ingest of d may be running.
+func (s *Store) Remove(d oci.Digest, allocated int64) error {
+	err := s.fs.Remove(place(blobsDir, d))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = s.fs.Remove(place(fillsDir, d))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return diskError("remove "+d.String(), err)
+	}
+	if kept := s.takeKept(d); kept > 0 {
+		allocated = kept
+	}
+	s.giveBack(d, allocated)
+	return nil
+}
+
+// giveBack returns the space of an unlinked file, or leaves that to its readers.
+func (s *Store) giveBack(d oci.Digest, allocated int64) {
+	switch {
+	case allocated <= 0:
+	case s.opens.detach(d, allocated):
+		s.ledger.unlinked(allocated)
+	default:
+		s.ledger.addUsed(-allocated, false)
+	}
+}

@@ -1,0 +1,185 @@
+package blob
+
+import (
+	"errors"
+	"io/fs"
+	"iter"
+	"maps"
+	"path"
+	"strings"
+
+	"cistern/internal/durable"
+	"cistern/internal/oci"
+)
+
+// survey counts at Open what lies in the directory, blobs aside: they are in
+// Options.Used. What is not ours is left alone.
+func (s *Store) survey() error {
+	entries, err := s.fs.ReadDir(".")
+	if err != nil {
+		return diskError("list", err)
+	}
+	for _, e := range entries {
+		if fi, err := e.Info(); err == nil && e.Name() != indexName && !e.IsDir() {
+			s.ledger.addUsed(durable.Allocated(fi), true)
+		}
+	}
+	for _, tree := range []string{fillsDir, blobsDir} {
+		if err := s.surveyTree(tree); err != nil {
+			return diskError("look through "+tree, err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) surveyTree(tree string) error {
+	s.lookAt(tree)
+	return s.shards(tree, func(alg, shard string) error {
+		dir := path.Join(tree, alg, shard)
+		s.lookAt(dir)
+		if tree == blobsDir {
+			return nil
+		}
+		return s.files(dir, func(d oci.Digest, fi fs.FileInfo) bool {
+			k := keptFile{fi.Size(), durable.Allocated(fi)}
+			s.kept[d] = k
+			s.ledger.addUsed(k.allocated, false)
+			return true
+		})
+	})
+}
+
+// shards calls f for each shard folder of a tree; a tree that is missing has none.
+func (s *Store) shards(tree string, f func(alg, shard string) error) error {
+	for _, alg := range []string{"sha256", "sha512"} {
+		entries, err := s.fs.ReadDir(path.Join(tree, alg))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.lookAt(path.Join(tree, alg))
+		for _, e := range entries {
+			if !e.IsDir() || !isShard(e.Name()) {
+				s.counters.foreign.Add(1)
+				continue
+			}
+			if err := f(alg, e.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func isShard(name string) bool {
+	return len(name) == 2 && strings.Trim(name, "0123456789abcdef") == ""
+}
+
+// files calls f for each file of a shard folder that is named as a blob, until
+// f says false.
+func (s *Store) files(dir string, f func(oci.Digest, fs.FileInfo) bool) error {
+	entries, err := s.fs.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		d, ok := digestOf(path.Join(dir, e.Name()))
+		fi, err := e.Info()
+		if err != nil {
+			continue // gone since
+		}
+		if !ok || !fi.Mode().IsRegular() {
+			s.counters.foreign.Add(1)
+			continue
+		}
+		if !f(d, fi) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// digestOf reads a path back that place has made; false for any other.
+func digestOf(name string) (oci.Digest, bool) {
+	parts := strings.Split(name, "/")
+	if len(parts) != 4 {
+		return oci.Digest{}, false
+	}
+	d, err := oci.ParseDigest(parts[1] + ":" + parts[3])
+	return d, err == nil && place(parts[0], d) == name
+}
+
+// Fills yields what lies in fills/ beyond the work of this process, with its
+// size in bytes: fills that an earlier process left, and those put aside by
+// Keep. It reads memory, not the disk, and what it yields may be promoted,
+// resumed or removed meanwhile.
+func (s *Store) Fills() iter.Seq2[oci.Digest, int64] {
+	s.mu.Lock()
+	kept := maps.Clone(s.kept)
+	s.mu.Unlock()
+	return func(yield func(oci.Digest, int64) bool) {
+		for d, k := range kept {
+			if !yield(d, k.size) {
+				return
+			}
+		}
+	}
+}
+
+// Blobs walks blobs/ and yields each file there with its size and allocated
+// bytes: the raw material when the index was lost. A folder that cannot be read
+// ends the walk with an error and the zero File. What it yields is not counted
+// unless it was in Options.Used: see AddUsed.
+func (s *Store) Blobs() iter.Seq2[Found, error] {
+	return func(yield func(Found, error) bool) {
+		stop := errors.New("enough")
+		err := s.shards(blobsDir, func(alg, shard string) (err error) {
+			ferr := s.files(path.Join(blobsDir, alg, shard), func(d oci.Digest, fi fs.FileInfo) bool {
+				if !yield(Found{d, fi.Size(), durable.Allocated(fi)}, nil) {
+					err = stop
+				}
+				return err == nil
+			})
+			return errors.Join(err, ferr)
+		})
+		if err != nil && !errors.Is(err, stop) {
+			yield(Found{}, diskError("look through "+blobsDir, err))
+		}
+	}
+}
+
+// Found is a file met in blobs/.
+type Found struct {
+	Digest          oci.Digest
+	Size, Allocated int64 // bytes
+}
+
+// lookAt counts what a folder takes now.
+func (s *Store) lookAt(dir string) {
+	fi, err := s.fs.Lstat(dir)
+	if err != nil {
+		return // it will be looked at again when something is put there
+	}
+	now := durable.Allocated(fi)
+	s.mu.Lock()
+	delta := now - s.folders[dir]
+	s.folders[dir] = now
+	s.mu.Unlock()
+	if delta != 0 {
+		s.ledger.addUsed(delta, true)
+	}
+}
+
+// noteFolders counts folders just made and has Sync make their names durable.
+func (s *Store) noteFolders(made []string) {
+	for _, dir := range made {
+		s.lookAt(dir)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, dir := range made {
+		s.unsynced[path.Dir(dir)] = true
+	}
+}

@@ -1,0 +1,138 @@
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+)
+
+// WriteFile puts data under name so that after any crash the name holds the
+// old content or the new, whole, and after a return without error the new. It
+// writes to name + ".tmp" first; two writers of one name exclude each other
+// outside.
+//
+//	open(tmp, O_WRONLY|O_CREAT|O_TRUNC) write fsync close
+//	rename(tmp, name)
+//	open(folder) fsync close
+func WriteFile(fsys FS, name string, data []byte) error {
+	tmp := name + ".tmp"
+	if err := writeSynced(fsys, tmp, data); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", name, err), ignoreAbsent(fsys.Remove(tmp)))
+	}
+	if err := fsys.Rename(tmp, name); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", name, err), ignoreAbsent(fsys.Remove(tmp)))
+	}
+	if err := fsys.SyncDir(path.Dir(name)); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}
+
+func writeSynced(fsys FS, name string, data []byte) error {
+	f, err := fsys.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// maxRead bounds ReadFile: what is read whole is a line or two of our own.
+const maxRead = 4096
+
+// ReadFile reads a small file whole; one of more than 4 KiB is an error.
+//
+//	open(name, O_RDONLY) read close
+func ReadFile(fsys FS, name string) ([]byte, error) {
+	f, err := fsys.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxRead+1))
+	if err == nil && len(data) > maxRead {
+		err = fmt.Errorf("read %s: longer than the %d bytes it can hold", name, maxRead)
+	}
+	return data, errors.Join(err, f.Close())
+}
+
+// SyncFile makes the content of a file durable; its name is made so by SyncDir.
+// Writes through other descriptors are covered: fsync is of the file, and
+// Linux reports a failed write-back to who opens it afterwards if nobody has
+// seen it yet. After an error the content is unknown, whatever a second call
+// would say: drop the file.
+//
+//	open(name, O_WRONLY) fsync close
+func SyncFile(fsys FS, name string) error {
+	f, err := fsys.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// MkdirAll makes a folder and those above it, without making them durable; made
+// names those that were missing, topmost first.
+//
+//	mkdir for each missing one, found from below
+func MkdirAll(fsys FS, name string) (made []string, err error) {
+	err = fsys.Mkdir(name)
+	if errors.Is(err, fs.ErrNotExist) && path.Dir(name) != "." {
+		if made, err = MkdirAll(fsys, path.Dir(name)); err == nil {
+			err = fsys.Mkdir(name)
+		}
+	}
+	switch {
+	case err == nil:
+		return append(made, name), nil
+	case errors.Is(err, fs.ErrExist): // also when another goroutine was faster
+		return made, nil
+	}
+	return made, err
+}
+
+// MkdirDurable is MkdirAll, and what was made is there after a crash.
+//
+//	mkdir for each missing one, found from below
+//	open(parent) fsync close for each that was made
+func MkdirDurable(fsys FS, name string) error {
+	made, err := MkdirAll(fsys, name)
+	for _, dir := range made {
+		err = errors.Join(err, fsys.SyncDir(path.Dir(dir)))
+	}
+	if err != nil {
+		return fmt.Errorf("make folder %s: %w", name, err)
+	}
+	return nil
+}
+
+// RemoveDurable unlinks a file and makes its absence durable. A file that is
+// not there is fine.
+//
+//	unlink(name)
+//	open(folder) fsync close
+func RemoveDurable(fsys FS, name string) error {
+	err := fsys.Remove(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = fsys.SyncDir(path.Dir(name))
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
+}
+
+func ignoreAbsent(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
