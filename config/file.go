@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -35,12 +37,17 @@ func (l *loader) file() {
 	l.cfg.File = path
 	at := origin{source: name, base: filepath.Dir(path)}
 	if err != nil {
-		l.problems = append(l.problems, Problem{Source: name, Wrong: err.Error()})
+		l.reject(value{at: at}, fileFlaw(err))
 		return
 	}
+	l.document(at, data)
+}
+
+// document applies the text of the file at.
+func (l *loader) document(at origin, data []byte) {
 	root, prob := parseYAML(data)
 	if prob != nil {
-		prob.Source = name
+		prob.Source = at.source
 		l.problems = append(l.problems, *prob)
 		return
 	}
@@ -59,7 +66,7 @@ func (o origin) on(n *yaml.Node) origin {
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fileFlaw(err)
+		return nil, err
 	}
 	defer f.Close()
 	if st, err := f.Stat(); err == nil && st.IsDir() {
@@ -67,7 +74,7 @@ func readFile(path string) ([]byte, error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return nil, fileFlaw(err)
+		return nil, err
 	}
 	if len(data) > maxFile {
 		return nil, flaw{"is larger than 1 MiB", "this is hardly a configuration; check the path"}
@@ -77,17 +84,20 @@ func readFile(path string) ([]byte, error) {
 
 // fileFlaw says why a file cannot be read without repeating its name, which every problem starts with.
 func fileFlaw(err error) error {
+	if errors.As(err, new(flaw)) {
+		return err
+	}
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
 		err = pe.Err
 	}
-	return fmt.Errorf("cannot be read: %w; check the path and its permissions", err)
+	return flaw{"cannot be read: " + err.Error(), "check the path and its permissions"}
 }
 
 // parseYAML gives the root node of the one document in data, nil if it is empty, or the problem with it.
 func parseYAML(data []byte) (*yaml.Node, *Problem) {
-	if at := invalidUTF8(data); at >= 0 {
-		return nil, &Problem{Line: lineOf(data, at), Wrong: fmt.Sprintf("byte 0x%02x is not UTF-8", data[at]), Fix: "save the file as UTF-8 text"}
+	if at := notText(data); at >= 0 {
+		return nil, &Problem{Line: lineOf(data, at), Wrong: fmt.Sprintf("byte 0x%02x is not UTF-8 text", data[at]), Fix: "save the file as UTF-8, without control characters"}
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, next yaml.Node
@@ -118,7 +128,7 @@ func syntaxProblem(data []byte, err error) *Problem {
 	if loc := tabIndent.FindIndex(data); loc != nil {
 		return &Problem{Line: lineOf(data, loc[0]), Wrong: "a tab in the indentation", Fix: "YAML is indented by spaces only"}
 	}
-	p := &Problem{Line: 1, Wrong: err.Error(), Fix: "correct the YAML there, or just above"}
+	p := &Problem{Line: 1, Wrong: err.Error(), Fix: "correct the YAML there, or next to it"}
 	if m := yamlError.FindStringSubmatch(err.Error()); m != nil {
 		p.Wrong = m[2]
 		if n, err := strconv.Atoi(m[1]); err == nil {
@@ -128,11 +138,11 @@ func syntaxProblem(data []byte, err error) *Problem {
 	return p
 }
 
-// invalidUTF8 is the offset of the first byte that is not UTF-8, or -1.
-func invalidUTF8(data []byte) int {
+// notText is the offset of the first byte that is not UTF-8 or a control character, or -1.
+func notText(data []byte) int {
 	for i := 0; i < len(data); {
 		r, n := utf8.DecodeRune(data[i:])
-		if r == utf8.RuneError && n == 1 {
+		if r == utf8.RuneError && n == 1 || unicode.IsControl(r) && !strings.ContainsRune("\t\n\r\u0085", r) {
 			return i
 		}
 		i += n

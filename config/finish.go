@@ -2,7 +2,6 @@ package config
 
 import (
 	"net"
-	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -18,11 +17,8 @@ func (l *loader) finish() {
 
 // whole is the place of problems with keys nobody wrote: the file, or the command line if there is none.
 func (l *loader) whole() origin {
-	if l.cfg.File != "" {
-		_, _, explicit := l.src.configFile()
-		if name, _, _ := l.src.configFile(); explicit || name != "" {
-			return origin{source: name, line: 1}
-		}
+	if name, _, _ := l.src.configFile(); l.cfg.File != "" {
+		return origin{source: name, line: 1}
 	}
 	return origin{source: "cistern serve"}
 }
@@ -70,7 +66,7 @@ func (l *loader) finishCache() {
 			return
 		}
 	}
-	if c.Dir == filepath.VolumeName(c.Dir)+string(filepath.Separator) {
+	if c.Dir == "/" {
 		l.report(l.at["cache.dir"], "cache.dir", flaw{"is the root of the file system", "name a folder of its own"})
 	}
 	if !l.has("cache.max_size") {
@@ -82,7 +78,7 @@ func (l *loader) finishCache() {
 		}
 		return
 	}
-	if c.MaxSize == 0 && c.MinFree == (MinFree{}) && !l.bad("cache.max_size") && !l.bad("cache.min_free") {
+	if c.MaxSize == 0 && c.MinFree == (MinFree{}) && !l.flawed["cache.max_size"] && !l.flawed["cache.min_free"] {
 		l.report(l.at["cache.max_size"], "cache.max_size", flaw{"is off, and so is cache.min_free: the cache would fill the disk", "set one of them"})
 	}
 }

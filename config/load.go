@@ -10,14 +10,7 @@ import (
 // winning key by key. It reads one file and nothing else. Its error is always Problems, and holds everything that is
 // wrong, not just the first.
 func Load(s Sources) (*Config, error) {
-	l := &loader{src: s, at: map[string]origin{}, endpointsFrom: map[string]string{}}
-	l.cfg = Config{
-		Listen:    DefaultListen,
-		Admin:     Admin{Listen: DefaultAdminListen},
-		Log:       Log{Level: DefaultLogLevel},
-		Cache:     Cache{MinFree: MinFree{Bytes: DefaultMinFree}},
-		Upstreams: wellKnown(),
-	}
+	l := newLoader(s)
 	l.file()
 	l.settings()
 	l.finish()
@@ -32,6 +25,8 @@ type loader struct {
 	src      Sources
 	cfg      Config
 	problems Problems
+	// flawed are the keys with a problem, and the lists with one in them.
+	flawed map[string]bool
 	// at says where each key was last set, for problems between two keys.
 	at map[string]origin
 	// endpointsFrom says which flag or variable gave an upstream its endpoints: the first one of a source replaces what
@@ -48,8 +43,27 @@ type origin struct {
 	base   string // what relative paths are relative to
 }
 
+// newLoader starts from the defaults.
+func newLoader(s Sources) *loader {
+	return &loader{
+		src: s,
+		cfg: Config{
+			Listen:    DefaultListen,
+			Admin:     Admin{Listen: DefaultAdminListen},
+			Log:       Log{Level: DefaultLogLevel},
+			Cache:     Cache{MinFree: MinFree{Bytes: DefaultMinFree}},
+			Upstreams: wellKnown(),
+		},
+		flawed:        map[string]bool{},
+		at:            map[string]origin{},
+		endpointsFrom: map[string]string{},
+	}
+}
+
 // report adds a problem with the key at path (empty: none in particular).
 func (l *loader) report(at origin, path string, f flaw) {
+	list, _, _ := strings.Cut(path, "[")
+	l.flawed[path], l.flawed[list] = true, true
 	if at.line == 0 {
 		path = "" // the flag or variable is named already
 	}

@@ -53,8 +53,11 @@ func parseUpstreamName(s string) (string, error) {
 		return "", flaw{quoted(s) + " is not the name of an upstream", "write the registry's host alone; a URL goes to endpoints"}
 	}
 	host, port, hasPort := splitPort(name)
-	if !isHost(host) || hasPort && !isPort(port) {
+	if host = strings.TrimSuffix(host, "."); !isHost(host) || hasPort && !isPort(port) {
 		return "", flaw{quoted(s) + " is not the name of an upstream", "write the registry's host[:port], or a label of letters, digits, - and _"}
+	}
+	if name = host; hasPort {
+		name += ":" + port
 	}
 	switch name {
 	case "index.docker.io", "registry-1.docker.io":

@@ -41,11 +41,18 @@ func (p Problem) String() string {
 // line. It is never empty. The process exits with code 2.
 type Problems []Problem
 
+// maxPrinted is how many problems are printed: a file with more of them is no configuration.
+const maxPrinted = 100
+
 // Error prints one problem a line.
 func (ps Problems) Error() string {
-	lines := make([]string, len(ps))
-	for i, p := range ps {
+	shown := ps[:min(len(ps), maxPrinted)]
+	lines := make([]string, len(shown), len(shown)+1)
+	for i, p := range shown {
 		lines[i] = p.String()
+	}
+	if more := len(ps) - len(shown); more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(lines, "\n")
 }

@@ -1,11 +1,14 @@
 package config
 
-import "strings"
+import (
+	"cmp"
+	"strings"
+)
 
 // unknownKey says that a key is not known among those of its section, and which one may have been meant.
 func unknownKey(key string, known []string) flaw {
 	wrong := "unknown key"
-	if fix := misplaced(key); fix != "" {
+	if fix := cmp.Or(foreignKey(key), misplacedKey(key)); fix != "" {
 		return flaw{wrong, fix}
 	}
 	if k := nearest(key, known); k != "" {
@@ -14,11 +17,11 @@ func unknownKey(key string, known []string) flaw {
 	return flaw{wrong, "known here are " + strings.Join(known, ", ")}
 }
 
-// misplaced has the fix for keys that people bring from other programs or from another section.
-func misplaced(key string) string {
+// foreignKey has the fix for keys that people bring from other programs.
+func foreignKey(key string) string {
 	switch key {
 	case "password", "secret", "token":
-		return "secrets stay out of this file: use password_file or password_env"
+		return "secrets stay out of this file: use password_file or password_env (upstreams), token_file (admin)"
 	case "insecure", "plain_http", "skip_verify":
 		return "write the endpoint as http://... for plain HTTP, or name the registry's CA in ca_file"
 	case "url", "remoteurl", "mirrors":

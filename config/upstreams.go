@@ -2,8 +2,10 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 )
@@ -85,7 +87,7 @@ func (l *loader) checkUpstream(path string, u *Upstream) {
 			u.Endpoints = []string{e}
 		}
 	}
-	if len(u.Endpoints) == 0 && !l.bad(path+".endpoints") {
+	if len(u.Endpoints) == 0 && !l.flawed[path+".endpoints"] {
 		at := cmp.Or(l.at[path+".endpoints"], l.at[path])
 		l.report(at, path+".endpoints", flaw{"has no endpoint", `write endpoints: ["https://..."]`})
 	}
@@ -96,13 +98,6 @@ func (l *loader) checkUpstream(path string, u *Upstream) {
 		}
 		u.MaxStreams = u.MaxConnections
 	}
-}
-
-// bad reports whether a problem with the key at path, or with an item of it, is known already.
-func (l *loader) bad(path string) bool {
-	return slices.ContainsFunc(l.problems, func(p Problem) bool {
-		return p.Key == path || strings.HasPrefix(p.Key, path+"[")
-	})
 }
 
 // checkCredentials allows a user name with one password, or the docker client's configuration, or nothing.
@@ -142,7 +137,7 @@ func (l *loader) addUpstream(v value) {
 	}
 	endpoint, err := parseEndpoint(raw)
 	if err != nil {
-		l.reject(v, fmt.Errorf("the URL of %s %w", name, err))
+		l.reject(v, err)
 		return
 	}
 	i := slices.IndexFunc(l.cfg.Upstreams, func(u Upstream) bool { return u.Name == name })
@@ -164,15 +159,21 @@ func (l *loader) addUpstream(v value) {
 func parseMatch(s string) (*regexp.Regexp, error) {
 	re, err := regexp.Compile(s)
 	if err != nil {
-		return nil, flaw{quoted(s) + " is not a regular expression: " + strings.TrimPrefix(err.Error(), "error parsing regexp: "), "write RE2 syntax; a backslash in double quotes is written twice"}
+		wrong := quoted(s) + " is not a regular expression"
+		var se *syntax.Error
+		if errors.As(err, &se) {
+			wrong += ": " + se.Code.String()
+		}
+		return nil, flaw{wrong, "write RE2 syntax; a backslash in double quotes is written twice"}
 	}
 	return re, nil
 }
 
-// parseUsername reads a user name for HTTP Basic authentication, which cannot carry a colon.
+// parseUsername reads a user name for HTTP Basic authentication, which cannot carry a colon. It repeats nothing: what
+// stands behind a colon is a password.
 func parseUsername(s string) (string, error) {
 	if s == "" || strings.ContainsAny(s, ":\r\n\x00") {
-		return "", flaw{quoted(s) + " is not a user name", "write the account's name alone"}
+		return "", flaw{"is not a user name", "write the account's name alone, without a password"}
 	}
 	return s, nil
 }

@@ -5,7 +5,6 @@ import (
 	"math"
 	"net"
 	"net/url"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -17,8 +16,12 @@ import (
 // minMaxSize is the smallest cap that is not taken for a forgotten unit, in bytes.
 const minMaxSize = 1 << 20
 
-// quoted is a value as it stands in a message: never longer than a line, never with control characters.
+// quoted is a value as it stands in a message: never longer than a line, never with control characters, and not at all
+// if it may be a URL with a password in it.
 func quoted(s string) string {
+	if strings.Contains(s, "@") {
+		return "the value"
+	}
 	if len(s) > 80 {
 		s = strings.ToValidUTF8(s[:80], "") + "..."
 	}
@@ -149,7 +152,7 @@ func parseAdminListen(s, base string) (string, error) {
 		if err == nil && len(p) > maxSocketPath {
 			err = flaw{"the path of the socket is longer than " + strconv.Itoa(maxSocketPath) + " bytes", "choose a shorter one; the kernel allows no more"}
 		}
-		return "unix:" + filepath.ToSlash(p), err
+		return "unix:" + p, err
 	}
 	addr, err := parseListen(s)
 	var f flaw

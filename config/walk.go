@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -82,7 +83,7 @@ func (l *loader) each(v value, do func(key string, at origin, child value)) {
 			l.report(at, v.path, *f)
 			continue
 		}
-		path := join(v.path, key.Value)
+		path := join(v.path, shown(key.Value))
 		if line, twice := first[key.Value]; twice {
 			l.report(at, path, flaw{fmt.Sprintf("is here a second time, first in line %d", line), "keep one of them"})
 			continue
@@ -163,6 +164,14 @@ func (l *loader) reject(v value, err error) {
 	l.report(v.at, v.path, f)
 }
 
+// shown is a key as it stands in a message; a plain one as it is.
+func shown(key string) string {
+	if len(key) > maxWord || strings.ContainsFunc(key, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return quoted(key)
+	}
+	return key
+}
+
 // join puts a key behind the path of its section.
 func join(path, key string) string {
 	if path == "" {
@@ -178,6 +187,8 @@ func kindOf(n *yaml.Node) string {
 		return "a section"
 	case yaml.SequenceNode:
 		return "a list"
+	case yaml.AliasNode:
+		return "an alias"
 	default:
 		return "a single value"
 	}
