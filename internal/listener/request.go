@@ -1,0 +1,74 @@
+package listener
+
+import (
+	"io"
+	"log"
+	"net/http"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Bounds of bodies that come with requests. Nothing that Cistern serves takes
+// one, but some clients send one with a GET.
+const (
+	maxBody     = 64 << 10
+	bodyTimeout = 10 * time.Second
+)
+
+// withoutBody takes the body off a request before h sees it. net/http would
+// wait for the rest of an unread body before it sends the answer, and without
+// a bound. A connection whose body was not read to its end is not used again,
+// nor is one that had a body at all: where it ends is what request smuggling
+// is about.
+func withoutBody(h http.Handler, patience time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			w.Header().Set("Connection", "close")
+			dropBody(w, r, patience)
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+func dropBody(w http.ResponseWriter, r *http.Request, patience time.Duration) {
+	body := r.Body
+	r.Body = http.NoBody
+	rc := http.NewResponseController(w)
+	if err := rc.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return
+	}
+	if r.Header.Get("Expect") == "" { // else reading would ask for it
+		_, err := io.CopyN(io.Discard, body, maxBody+1)
+		if err == io.EOF {
+			// Whole: the deadline must not end a long response.
+			_ = rc.SetReadDeadline(time.Time{})
+			return
+		}
+	}
+	// What is left would be waited for when the response ends.
+	_ = rc.SetReadDeadline(time.Now())
+}
+
+// errorLog passes on what net/http says in lines of text: a panic is an error
+// of ours, a failing accept a warning, and the rest is what clients do.
+func errorLog(to *zap.Logger) *log.Logger {
+	return log.New(lineWriter{to.WithOptions(zap.WithCaller(false))}, "", 0)
+}
+
+type lineWriter struct{ log *zap.Logger }
+
+func (w lineWriter) Write(p []byte) (int, error) {
+	text := strings.TrimRight(string(p), "\n")
+	switch {
+	case strings.HasPrefix(text, "http: panic serving"):
+		line, stack, _ := strings.Cut(text, "\n")
+		w.log.Error(line, zap.String("stack", stack))
+	case strings.HasPrefix(text, "http: Accept error"):
+		w.log.Warn(text)
+	default:
+		w.log.Debug(text)
+	}
+	return len(p), nil
+}
