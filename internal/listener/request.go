@@ -26,29 +26,36 @@ func withoutBody(h http.Handler, patience time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 {
 			w.Header().Set("Connection", "close")
-			dropBody(w, r, patience)
+			if !dropBody(w, r, patience) {
+				w.WriteHeader(http.StatusRequestTimeout)
+				return
+			}
 		}
 		h.ServeHTTP(w, r)
 	})
 }
 
-func dropBody(w http.ResponseWriter, r *http.Request, patience time.Duration) {
+// dropBody reads the body and throws it away, as far as its bounds go. It
+// reports whether the connection is still good for an answer.
+func dropBody(w http.ResponseWriter, r *http.Request, patience time.Duration) bool {
 	body := r.Body
 	r.Body = http.NoBody
 	rc := http.NewResponseController(w)
 	if err := rc.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		return
+		return false
 	}
 	if r.Header.Get("Expect") == "" { // else reading would ask for it
-		_, err := io.CopyN(io.Discard, body, maxBody+1)
-		if err == io.EOF {
+		switch _, err := io.CopyN(io.Discard, body, maxBody+1); err {
+		case nil: // more than the bound
+		case io.EOF:
 			// Whole: the deadline must not end a long response.
-			_ = rc.SetReadDeadline(time.Time{})
-			return
+			return rc.SetReadDeadline(time.Time{}) == nil
+		default:
+			return false
 		}
 	}
 	// What is left would be waited for when the response ends.
-	_ = rc.SetReadDeadline(time.Now())
+	return rc.SetReadDeadline(time.Now()) == nil
 }
 
 // errorLog passes on what net/http says in lines of text: a panic is an error

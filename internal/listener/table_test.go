@@ -16,15 +16,16 @@ func TestOverTheCapTheLongestWaitingMakesRoom(t *testing.T) {
 	t.Parallel()
 	l := start(t, Options{MaxConnections: 2}, answer("ok"))
 	first, second := dial(t, l), dial(t, l)
-	for _, c := range []net.Conn{first, second} {
+	for i, c := range []net.Conn{first, second} {
 		send(t, c, get)
 		response(t, c)
+		until(t, "one more idle", func() bool {
+			l.table.mu.Lock()
+			defer l.table.mu.Unlock()
+			back := l.table.waiting.Back()
+			return l.table.waiting.Len() == 2 && !back.Value.(*entry).fresh && (i == 0 || !l.table.waiting.Front().Value.(*entry).fresh)
+		})
 	}
-	until(t, "both idle", func() bool {
-		l.table.mu.Lock()
-		defer l.table.mu.Unlock()
-		return l.table.waiting.Len() == 2
-	})
 	third := dial(t, l)
 	send(t, third, get)
 	if resp, _ := response(t, third); resp.StatusCode != http.StatusOK {
@@ -56,8 +57,12 @@ func TestOverTheCapOfBusyOnesTheNewcomerIsReset(t *testing.T) {
 		return len(l.table.conns) == 2 && l.table.waiting.Len() == 0
 	})
 	began := time.Now()
-	c := dial(t, l)
-	_, err := c.Read(make([]byte, 1))
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err == nil {
+		_ = c.SetDeadline(began.Add(patience))
+		_, err = c.Read(make([]byte, 1))
+		c.Close()
+	}
 	if !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the newcomer got %v, want a reset", err)
 	}
