@@ -1,0 +1,179 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+
+	"cistern/cache"
+	"cistern/internal/listener"
+	"cistern/proxy"
+)
+
+// DefaultAddress is where the admin listener is unless the configuration says
+// otherwise.
+const DefaultAddress = "127.0.0.1:5001"
+
+// maxAnswer bounds what the client reads, in bytes: the table of clients is
+// the longest, and bounded itself.
+const maxAnswer = 16 << 20
+
+// Client asks a daemon's admin listener. Its errors are for people.
+type Client struct {
+	address string // as the user wrote it
+	base    string
+	token   string
+	http    *http.Client
+}
+
+// NewClient makes a client of the listener at address: host:port, an http URL,
+// or "unix:" and a path; "" is DefaultAddress. tokenFile holds the bearer token
+// that a listener beyond loopback wants; "": none is sent. Nothing is dialled.
+func NewClient(address, tokenFile string) (*Client, error) {
+	if address == "" {
+		address = DefaultAddress
+	}
+	c := &Client{address: address, http: &http.Client{
+		Transport: &http.Transport{DisableKeepAlives: true}, // no proxy: this is our own machine mostly
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse // the token is for this address alone
+		},
+	}}
+	if tokenFile != "" {
+		token, err := readToken(tokenFile)
+		if err != nil {
+			return nil, err
+		}
+		c.token = token
+	}
+	return c, c.resolve(address)
+}
+
+// resolve turns the address into the base of URLs.
+func (c *Client) resolve(address string) error {
+	if path, ok := strings.CutPrefix(address, listener.UnixPrefix); ok {
+		c.base = "http://localhost"
+		c.http.Transport.(*http.Transport).DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		}
+		return nil
+	}
+	if u, err := url.Parse(address); err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" {
+		c.base = strings.TrimRight(address, "/")
+		return nil
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("admin address %q: want HOST:PORT or unix:/path", address)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1" // an address to listen on, taken from a configuration
+	}
+	c.base = "http://" + net.JoinHostPort(host, port)
+	return nil
+}
+
+// Status asks how the daemon fares.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	return s, c.call(ctx, http.MethodGet, "/api/v1/status", nil, &s)
+}
+
+// Upstreams asks for the registries behind the daemon.
+func (c *Client) Upstreams(ctx context.Context) (u Upstreams, err error) {
+	return u, c.call(ctx, http.MethodGet, "/api/v1/upstreams", nil, &u)
+}
+
+// Clients asks who has pulled, the last seen first.
+func (c *Client) Clients(ctx context.Context) (l Clients, err error) {
+	return l, c.call(ctx, http.MethodGet, "/api/v1/clients", nil, &l)
+}
+
+// Version asks which version the daemon is.
+func (c *Client) Version(ctx context.Context) (v Version, err error) {
+	return v, c.call(ctx, http.MethodGet, "/api/v1/version", nil, &v)
+}
+
+// Refresh has a tag looked up again upstream.
+func (c *Client) Refresh(ctx context.Context, image string) (r proxy.Refreshed, err error) {
+	return r, c.call(ctx, http.MethodPost, "/api/v1/refresh", url.Values{"image": {image}}, &r)
+}
+
+// Remove drops an image from the cache.
+func (c *Client) Remove(ctx context.Context, image string) (r cache.Removed, err error) {
+	return r, c.call(ctx, http.MethodPost, "/api/v1/rm", url.Values{"image": {image}}, &r)
+}
+
+// Healthy asks whether the daemon lives, and nothing more.
+func (c *Client) Healthy(ctx context.Context) error {
+	return c.call(ctx, http.MethodGet, "/healthz", nil, nil)
+}
+
+// call makes one request and reads its answer into out, if there is one.
+func (c *Client) call(ctx context.Context, method, path string, query url.Values, out any) error {
+	target := c.base + path
+	if len(query) > 0 {
+		target += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, target, nil)
+	if err != nil {
+		return fmt.Errorf("admin address %s: %w", c.address, err)
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return c.unreachable(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("read answer of %s: %w", c.address, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return c.refused(resp, body)
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(body, out); err != nil {
+		return fmt.Errorf("what answers at %s is not cistern's admin listener, or another version of it: %w", c.address, err)
+	}
+	return nil
+}
+
+// unreachable explains why nothing answered.
+func (c *Client) unreachable(err error) error {
+	var cause *url.Error
+	if errors.As(err, &cause) {
+		err = cause.Err
+	}
+	var up *net.OpError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("is cistern running? nothing listens at %s; --admin or CISTERN_ADMIN names another address", c.address)
+	case errors.As(err, &up) && up.Op == "dial":
+		return fmt.Errorf("is cistern running? cannot reach %s: %w; --admin or CISTERN_ADMIN names another address", c.address, up.Err)
+	}
+	return fmt.Errorf("ask %s: %w", c.address, err)
+}
+
+// refused turns an answer other than 200 into an error.
+func (c *Client) refused(resp *http.Response, body []byte) error {
+	var f failure
+	if json.Unmarshal(body, &f) == nil && f.Error != "" {
+		return errors.New(f.Error)
+	}
+	what, _, _ := bytes.Cut(bytes.TrimSpace(body), []byte("\n"))
+	return fmt.Errorf("%s answered %s to %s: %s", c.address, resp.Status, resp.Request.URL.Path, cut(string(what)))
+}
