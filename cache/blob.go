@@ -1,0 +1,124 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"cistern/cache/index"
+	"cistern/internal/oci"
+)
+
+// Content is a blob or manifest that can be read, or its description.
+type Content struct {
+	oci.Descriptor // Size -1: not known until the end
+	Outcome        Outcome
+	Since          time.Time // upstream's last word on it, for Age
+	Stale          string    // why there is no newer word; "" unless Outcome is stale
+	Bytes          []byte    // a small blob whole; then Reader is nil
+	Reader         *Reader   // to be closed by the caller
+}
+
+// Close releases the content.
+func (c *Content) Close() {
+	if c.Reader != nil {
+		c.Reader.Close()
+	}
+}
+
+// Blob gives a blob: from memory or disk, along with a fill under way, or by a
+// fill of its own. It returns when the size is known or upstream has answered
+// without one; the bytes may still be on their way. The reader stops waiting
+// when ctx ends.
+func (c *Cache) Blob(ctx context.Context, repo *Repository, d oci.Digest) (*Content, error) {
+	for range maxRounds {
+		if content, err := c.hit(ctx, repo, d); content != nil || err != nil {
+			return content, err
+		}
+		if err := c.refusal(repo.Repository, d.String()); err != nil {
+			return nil, err
+		}
+		content, err := c.follow(ctx, repo, d)
+		if content != nil || err != nil {
+			return content, err
+		}
+	}
+	return nil, errUnsettled
+}
+
+// maxRounds bounds how often a request starts over: because a blob was evicted
+// between look-up and open, or because a fill that it had joined failed for a
+// reason that was another repository's.
+const maxRounds = 4
+
+var errUnsettled = errors.New("the blob comes and goes faster than it can be opened")
+
+// hit serves what is here; nil and no error if nothing is.
+func (c *Cache) hit(ctx context.Context, repo *Repository, d oci.Digest) (*Content, error) {
+	if e, ok := c.hot.get(d); ok {
+		if err := c.allowBlob(ctx, repo, e.rec); err != nil {
+			return nil, err
+		}
+		c.touchHot(e)
+		return &Content{Descriptor: describe(e.rec), Since: e.rec.FirstSeen, Bytes: e.data}, nil
+	}
+	rec, ok := c.findStored(d)
+	if !ok {
+		return nil, nil
+	}
+	if err := c.allowBlob(ctx, repo, rec); err != nil {
+		return nil, err
+	}
+	if rec.Size <= maxHot {
+		data, rec, ok := c.small(d, maxHot)
+		if !ok {
+			return nil, nil
+		}
+		return &Content{Descriptor: describe(rec), Since: rec.FirstSeen, Bytes: data}, nil
+	}
+	f, ok := c.openStored(rec)
+	if !ok {
+		return nil, nil
+	}
+	c.touch(d, time.Now())
+	return &Content{Descriptor: describe(rec), Since: rec.FirstSeen, Reader: &Reader{c: c, ctx: ctx, size: rec.Size, file: f}}, nil
+}
+
+// allowBlob is allow for a blob. What is a manifest here is no blob, so that
+// both endpoints agree on what a digest is (P 2.2).
+func (c *Cache) allowBlob(ctx context.Context, repo *Repository, rec index.Record) error {
+	if rec.Class == index.ClassManifest {
+		return errIsManifest
+	}
+	return c.allow(ctx, repo, rec.Digest, rec.Public, false)
+}
+
+var errIsManifest = &oci.Error{Code: oci.CodeBlobUnknown, Message: "the digest is that of a manifest, not of a blob", Err: oci.ErrNotFound}
+
+func describe(rec index.Record) oci.Descriptor {
+	return oci.Descriptor{MediaType: rec.MediaType, Digest: rec.Digest, Size: rec.Size}
+}
+
+// Stat tells a blob's size without fetching it: from what is here, from a fill
+// under way, or from upstream. It starts no fill.
+func (c *Cache) Stat(ctx context.Context, repo *Repository, d oci.Digest) (*Content, error) {
+	if rec, ok := c.find(d); ok {
+		if err := c.allowBlob(ctx, repo, rec); err != nil {
+			return nil, err
+		}
+		return &Content{Descriptor: describe(rec), Since: rec.FirstSeen}, nil
+	}
+	if err := c.refusal(repo.Repository, d.String()); err != nil {
+		return nil, err
+	}
+	r, err := share(ctx, c, "stat "+d.String()+" "+repo.String(), func(ctx context.Context) (Resolved, error) {
+		r, err := repo.Source.BlobInfo(ctx, d)
+		c.remember(repo.Repository, d.String(), err)
+		return r, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.Descriptor.Digest = d
+	return &Content{Descriptor: r.Descriptor, Outcome: OutcomeMiss, Since: time.Now()}, nil
+}

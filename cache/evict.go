@@ -1,0 +1,145 @@
+package cache
+
+import (
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"cistern/cache/index"
+	"cistern/internal/oci"
+)
+
+// Floors, in percent of the cap: small blobs and manifests are not evicted
+// below them, since together they are next to nothing and each costs a round
+// trip or a Hub pull (WORKLOAD section 4). Above them they compete like the
+// rest.
+const (
+	smallFloor    = 2
+	manifestFloor = 10
+)
+
+// evict frees space when a reservation asks for it, until the cache closes.
+func (c *Cache) evict() {
+	defer c.loops.Done()
+	for {
+		select {
+		case <-c.store.Pressure():
+		case <-c.stop:
+			return
+		}
+		for c.evictSome() {
+		}
+	}
+}
+
+// evictSome frees one batch; false when nothing is wanted or nothing can go.
+func (c *Cache) evictSome() (more bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.log.Error("an eviction panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			more = false
+		}
+	}()
+	want := c.store.Wanted()
+	if want <= 0 {
+		return false
+	}
+	victims, err := c.index.Victims(want, c.floors(), c.lastTouch, c.busy)
+	if err != nil {
+		c.indexFailed(err)
+	}
+	if len(victims) == 0 {
+		victims = c.freshVictims(want)
+	}
+	if len(victims) > 0 {
+		c.expel(victims)
+		return true
+	}
+	return c.dropLeftover()
+}
+
+// dropLeftover removes one fill that stopped and that nobody goes on with.
+func (c *Cache) dropLeftover() (dropped bool) {
+	for d := range c.store.Fills() {
+		c.flights.Join(d, func() (*fill, bool) { // under the group's lock: no fill of d can start
+			err := c.store.Remove(d, 0)
+			if err != nil {
+				c.diskFailed("evicting an unfinished fill", err)
+			}
+			dropped = err == nil
+			return nil, false
+		})
+		if dropped {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Cache) floors() [index.Classes]int64 {
+	var f [index.Classes]int64
+	f[index.ClassSmall] = c.o.Limit * smallFloor / 100
+	f[index.ClassManifest] = c.o.Limit * manifestFloor / 100
+	return f
+}
+
+// lastTouch is a use that the index does not know of yet.
+func (c *Cache) lastTouch(d oci.Digest) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.touched[d]
+}
+
+// busy tells whether a blob must be passed over: somebody reads it.
+func (c *Cache) busy(d oci.Digest) bool { return c.store.Reading(d) }
+
+// freshVictims picks from what no checkpoint has recorded yet, oldest use
+// first: in a storm into a small cache everything may be that young.
+func (c *Cache) freshVictims(want int64) []index.Record {
+	c.mu.Lock()
+	recs := make([]index.Record, 0, len(c.pending))
+	for d, rec := range c.pending {
+		if at := c.touched[d]; at.After(rec.LastUsed) {
+			rec.LastUsed = at
+		}
+		recs = append(recs, rec)
+	}
+	c.mu.Unlock()
+	slices.SortFunc(recs, func(a, b index.Record) int { return a.LastUsed.Compare(b.LastUsed) })
+	var victims []index.Record
+	for _, rec := range recs {
+		if want <= 0 {
+			break
+		}
+		if rec.Class != index.ClassManifest && !c.busy(rec.Digest) {
+			victims = append(victims, rec)
+			want -= rec.Allocated
+		}
+	}
+	return victims
+}
+
+// expel removes blobs: files first, then, in the same breath, their records. A
+// crash in between leaves records without files, which are found at their next
+// use; the other order would leave files that nobody counts.
+func (c *Cache) expel(victims []index.Record) {
+	c.commit.Lock()
+	defer c.commit.Unlock()
+	ds := make([]oci.Digest, 0, len(victims))
+	for _, rec := range victims {
+		c.forget(rec.Digest)
+		if err := c.store.Remove(rec.Digest, rec.Allocated); err != nil {
+			c.diskFailed("evicting a blob", err)
+			continue
+		}
+		ds = append(ds, rec.Digest)
+		c.stats.evictedBlobs.Add(1)
+		c.stats.evictedBytes.Add(uint64(rec.Allocated))
+		c.stats.evictedAge.Store(int64(time.Since(rec.LastUsed)))
+	}
+	if err := c.index.Apply(index.Batch{Delete: ds}); err != nil {
+		c.indexFailed(err)
+	}
+}

@@ -1,0 +1,320 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"cistern/cache/blob"
+	"cistern/cache/flight"
+	"cistern/internal/oci"
+)
+
+const (
+	// maxCollect is the largest blob that is collected in memory and verified
+	// before its first byte goes out, so that a bad one becomes a real error.
+	maxCollect = 256 << 10
+	// collectFor is how long clients wait for that before the blob goes out
+	// as it comes.
+	collectFor = time.Second
+	// chunk is how much a fill reads at a time.
+	chunk = 256 << 10
+)
+
+// fill is one blob on its way from upstream to disk, for all who want it. It
+// belongs to none of them.
+type fill struct {
+	*flight.Flight
+	digest  oci.Digest
+	repo    Repository // on whose word it is fetched
+	attempt int        // 1, or 2 after wrong bytes
+	ctx     context.Context
+	cancel  context.CancelFunc // for the goroutine that runs the fill
+
+	// Set before the flight opens.
+	private bool
+	data    []byte // collected in memory; nil: in a file
+
+	// Set before the flight fails with errUnbacked: where the disk ended, the
+	// hash up to there, and the stream if nothing was read from it yet.
+	at    int64
+	hash  hash.Hash
+	spare atomic.Pointer[stream]
+}
+
+var (
+	// errUnbacked ends a flight that cannot use the disk: its readers go on,
+	// each by a stream of its own.
+	errUnbacked = errors.New("the disk cannot take it")
+	// errMismatch is for bytes that are not what the digest names.
+	errMismatch = fmt.Errorf("the bytes do not match the digest: %w", oci.ErrCorrupt)
+)
+
+// follow joins the fill of d, or starts it. It gives nil and no error when the
+// caller should look again from the start.
+func (c *Cache) follow(ctx context.Context, repo *Repository, d oci.Digest) (*Content, error) {
+	lead := false
+	f, ok := c.flights.Join(d, func() (*fill, bool) {
+		if _, here := c.find(d); here || !c.begin() {
+			return nil, false
+		}
+		lead = true
+		f := c.newFill(*repo, d, 1)
+		go c.run(f)
+		return f, true
+	})
+	if !ok {
+		if c.ctx.Err() != nil {
+			return nil, errClosed
+		}
+		return nil, nil
+	}
+	r := f.Join()
+	content, err := c.board(ctx, f, r, repo, lead)
+	if content == nil || content.Reader == nil {
+		r.Close()
+	}
+	return content, err
+}
+
+// board waits until the fill can be read and makes the reader.
+func (c *Cache) board(ctx context.Context, f *fill, r *flight.Reader, repo *Repository, lead bool) (*Content, error) {
+	size, err := f.Size(ctx)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return nil, err
+	case errors.Is(err, errMismatch) && f.attempt == 1:
+		return nil, nil // a second attempt is under way
+	case !lead && f.repo.Repository != repo.Repository, errors.Is(err, context.Canceled) && c.ctx.Err() == nil:
+		return nil, nil // it failed for somebody else's reason
+	default:
+		return nil, err
+	}
+	if f.repo.Repository != repo.Repository {
+		if err := c.allow(ctx, repo, f.digest, !f.private, false); err != nil {
+			return nil, err
+		}
+	}
+	outcome := OutcomeMiss
+	if !lead {
+		outcome = OutcomeJoin
+	}
+	content := &Content{Descriptor: oci.Descriptor{Digest: f.digest, Size: size}, Outcome: outcome, Since: time.Now()}
+	if f.data != nil && f.Verified() {
+		content.Bytes = f.data
+		return content, nil
+	}
+	content.Reader = &Reader{c: c, ctx: ctx, size: size, fill: f, follower: r, src: repo.Source}
+	if f.data == nil {
+		content.Reader.openFile()
+	}
+	if content.Reader.unbacked() {
+		content.Outcome = OutcomePass
+	}
+	c.stats.readers.Add(1)
+	return content, nil
+}
+
+func (c *Cache) newFill(repo Repository, d oci.Digest, attempt int) *fill {
+	f := &fill{digest: d, repo: repo, attempt: attempt}
+	ctx, stop := context.WithCancel(c.ctx)
+	f.ctx, f.cancel = ctx, stop
+	f.Flight = flight.New(func() {
+		if f.Readers() > 0 {
+			return
+		}
+		if f.dropSpare(); c.o.StopAbandoned {
+			stop()
+		}
+	})
+	return f
+}
+
+// run does a fill from start to end, and once more if its bytes were wrong.
+// Whatever happens in it, a panic included, reaches the readers as an error.
+func (c *Cache) run(f *fill) {
+	defer c.work.Done()
+	defer func() { c.flights.Forget(f.digest); f.cancel() }()
+	err := c.attempt(f)
+	if errors.Is(err, errMismatch) {
+		c.upstream(f.repo.Upstream).verifyFailures.Add(1)
+		c.log.Warn("upstream sent wrong bytes", zap.Stringer("digest", f.digest), zap.Stringer("repository", f.repo), zap.Int("attempt", f.attempt))
+		again := c.newFill(f.repo, f.digest, 2)
+		c.flights.Replace(f.digest, again)
+		f.Reject(err)
+		f.cancel()
+		f = again
+		if err = c.attempt(f); errors.Is(err, errMismatch) {
+			c.upstream(f.repo.Upstream).verifyFailures.Add(1)
+			f.Reject(err)
+		}
+	}
+	if err != nil {
+		c.remember(f.repo.Repository, f.digest.String(), err)
+		f.Fail(err)
+	}
+}
+
+// attempt fetches the blob once. It returns after the flight is done, or
+// failed unbacked, or with the error to fail it with.
+func (c *Cache) attempt(f *fill) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.log.Error("a fill panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			err = fmt.Errorf("filling %s: panic: %v", f.digest, p)
+		}
+	}()
+	left := c.leftover(f)
+	if left != nil && f.digest.Matches(left.hash) {
+		return c.adopt(f, left)
+	}
+	s := newStream(f.ctx, f.repo.Source, f.digest, left.len(), -1)
+	if err := s.open(); err != nil {
+		left.keep()
+		return err
+	}
+	defer s.close()
+	f.private = s.body.Private
+	if left == nil && s.size >= 0 && s.size <= maxCollect {
+		err = c.collect(f, s)
+	} else {
+		err = c.spool(f, s, left)
+	}
+	if errors.Is(err, errMismatch) {
+		s.blame()
+	}
+	return err
+}
+
+// collect takes a small blob into memory, answers from there, and stores it
+// after that.
+func (c *Cache) collect(f *fill, s *stream) error {
+	f.data = make([]byte, s.size)
+	t := time.AfterFunc(collectFor, func() { f.Open(s.size) })
+	defer t.Stop()
+	for have := 0; have < len(f.data); {
+		n, err := s.Read(f.data[have:])
+		if err != nil {
+			return err
+		}
+		have += n
+		f.Advance(int64(have))
+	}
+	if !f.digest.Verify(f.data) {
+		return errMismatch
+	}
+	f.Done()
+	c.storeBytes(f.record(s.size), f.data)
+	c.vouch(f)
+	return nil
+}
+
+// spool takes a blob into a file that its readers follow.
+func (c *Cache) spool(f *fill, s *stream, left *leftover) error {
+	in, h, err := c.ingest(f, s.size, left)
+	if err != nil {
+		c.unback(f, s, f.digest.Hash(), 0)
+		return nil
+	}
+	f.Open(s.size)
+	f.Advance(in.Len())
+	if err := c.pour(f, s, in, h); errors.Is(err, errUnbacked) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if !f.digest.Matches(h) {
+		c.abort(in)
+		return errMismatch
+	}
+	return c.finish(f, in)
+}
+
+// ingest opens the file that a fill grows in.
+func (c *Cache) ingest(f *fill, size int64, left *leftover) (*blob.Ingest, hash.Hash, error) {
+	if left != nil {
+		return left.in, left.hash, nil
+	}
+	if !c.keeping() {
+		return nil, nil, errUnbacked
+	}
+	reserve := size
+	if size < 0 {
+		reserve = unknownStep
+	}
+	res, err := c.store.Reserve(f.ctx, reserve)
+	if err != nil {
+		c.diskFailed("reserving space", err)
+		return nil, nil, err
+	}
+	in, err := c.store.Create(f.digest, res)
+	if err != nil {
+		c.diskFailed("creating a file", err)
+		return nil, nil, err
+	}
+	return in, f.digest.Hash(), nil
+}
+
+// unknownStep is reserved at a time for a blob of unknown length.
+const unknownStep = 8 << 20
+
+// pour copies the stream into the file, hashing, and tells the readers.
+func (c *Cache) pour(f *fill, s *stream, in *blob.Ingest, h hash.Hash) error {
+	buf := c.chunks.Get().(*[chunk]byte)
+	defer c.chunks.Put(buf)
+	for {
+		n, err := s.Read(buf[:])
+		if n > 0 {
+			have := in.Len()
+			if _, werr := in.Write(buf[:n]); werr != nil {
+				c.diskFailed("writing a blob", werr)
+				c.unback(f, nil, h, have)
+				c.abort(in)
+				return errUnbacked
+			}
+			h.Write(buf[:n])
+			f.Advance(in.Len())
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			return nil
+		default:
+			c.keepPartial(in)
+			return err
+		}
+	}
+}
+
+// unback lets the readers go on without the disk. A stream that nothing was
+// read from yet is left to the first of them.
+func (c *Cache) unback(f *fill, s *stream, h hash.Hash, at int64) {
+	c.stats.unbacked.Add(1)
+	f.at, f.hash = at, h
+	if s != nil {
+		f.Open(s.size)
+		spare := *s
+		spare.cancel, f.cancel = f.cancel, func() {}
+		f.spare.Store(&spare)
+		s.body = nil
+	}
+	f.Fail(errUnbacked)
+	if f.Readers() == 0 {
+		f.dropSpare()
+	}
+}
+
+// dropSpare closes the stream that no reader has taken over.
+func (f *fill) dropSpare() {
+	if s := f.spare.Swap(nil); s != nil {
+		s.end()
+	}
+}

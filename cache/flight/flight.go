@@ -1,0 +1,235 @@
+// Package flight is one fill and all who read it: a blob that grows at one end
+// while any number of readers follow it, each from its own offset and at its
+// own pace.
+//
+// It keeps no bytes and opens no files: a Flight says how far the content
+// goes and whether it can be believed, and its readers wait for that. Who
+// fetches, where the bytes lie and what happens when the last reader leaves is
+// for package cache to say. It is not a cache of results either: a finished
+// flight is forgotten, and what it brought is found on disk.
+package flight
+
+import (
+	"context"
+	"io"
+	"sync"
+)
+
+// Flight is the state of one growing piece of content. It goes through
+//
+//	waiting -> open -> done
+//	       \       \-> failed
+//	        \--------> failed
+//
+// and is safe for concurrent use. One goroutine writes (Open, Advance, Done,
+// Fail, Reject), any number read.
+//
+// The last byte is held back until Done, so that no reader can complete the
+// content before its digest was found right (P 4.71).
+type Flight struct {
+	mu      sync.Mutex
+	changed chan struct{} // closed at the next change; nil while nobody waits
+	state   state
+	size    int64 // -1: not known yet
+	have    int64 // bytes [0, have) are there
+	err     error // why it failed
+	opened  bool  // the source has answered
+	readers int
+	left    func() // called when the last reader has left
+}
+
+type state uint8
+
+const (
+	waiting state = iota
+	open
+	done
+	failed
+	rejected
+)
+
+// New makes a flight that waits for its source to answer. If left is not nil
+// it is called, without a lock held, each time the number of readers falls to
+// zero.
+func New(left func()) *Flight { return &Flight{size: -1, left: left} }
+
+// Open says that the source has answered: readers may start. size is the
+// content's size in bytes, or -1 while it is unknown.
+func (f *Flight) Open(size int64) {
+	f.change(func() {
+		if f.state == waiting {
+			f.state, f.size, f.opened = open, size, true
+		}
+	})
+}
+
+// Advance says that bytes [0, have) can be read. It never goes back.
+func (f *Flight) Advance(have int64) {
+	f.change(func() { f.have = max(f.have, have) })
+}
+
+// Done says that the content is whole and that its digest matched. It releases
+// the last byte; an unknown size becomes known.
+func (f *Flight) Done() {
+	f.change(func() {
+		if f.state == waiting || f.state == open {
+			f.state, f.size = done, f.have
+		}
+	})
+}
+
+// Fail ends the flight: what is there may still be read, then readers get err.
+// It does nothing to a flight that has ended before.
+func (f *Flight) Fail(err error) { f.end(failed, err) }
+
+// Reject ends the flight because its bytes are wrong: no reader gets another
+// one, all get err.
+func (f *Flight) Reject(err error) { f.end(rejected, err) }
+
+func (f *Flight) end(s state, err error) {
+	f.change(func() {
+		if f.state == waiting || f.state == open {
+			f.state, f.err = s, err
+		}
+	})
+}
+
+// change applies a change of state and wakes whoever waits, if anybody does:
+// a fill that is ahead of its readers must not make garbage at every step.
+func (f *Flight) change(apply func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	apply()
+	if f.changed != nil {
+		close(f.changed)
+		f.changed = nil
+	}
+}
+
+// await blocks until ready, which is called with the lock held, is true.
+func (f *Flight) await(ctx context.Context, ready func() bool) error {
+	for {
+		f.mu.Lock()
+		if ready() {
+			f.mu.Unlock()
+			return nil
+		}
+		if f.changed == nil {
+			f.changed = make(chan struct{})
+		}
+		changed := f.changed
+		f.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Size waits until the source has answered and gives the content's size, -1 if
+// the source did not say it. A flight that failed before it opened gives its
+// error.
+func (f *Flight) Size(ctx context.Context) (int64, error) {
+	var size int64
+	var err error
+	if werr := f.await(ctx, func() bool {
+		size = f.size
+		if f.state >= failed && !f.opened {
+			err = f.err
+		}
+		return f.state != waiting
+	}); werr != nil {
+		return -1, werr
+	}
+	return size, err
+}
+
+// Have tells how much is there.
+func (f *Flight) Have() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.have
+}
+
+// Verified tells whether the content is whole and right.
+func (f *Flight) Verified() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state == done
+}
+
+// Readers counts those that have not left.
+func (f *Flight) Readers() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.readers
+}
+
+// Reader follows a flight. Its methods are for one goroutine at a time.
+type Reader struct {
+	f    *Flight
+	left bool
+}
+
+// Join adds a reader, which must be closed.
+func (f *Flight) Join() *Reader {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.readers++
+	return &Reader{f: f}
+}
+
+// Wait blocks until there is a byte to read at off, and tells how far bytes
+// can be read from there. At the end of the content it gives io.EOF; failure
+// is never an end of file. It returns early with the context's cause.
+func (r *Reader) Wait(ctx context.Context, off int64) (end int64, err error) {
+	f := r.f
+	werr := f.await(ctx, func() bool {
+		end = f.readable()
+		switch {
+		case f.state == rejected:
+			err = f.err
+		case off < end:
+		case f.state == failed:
+			err = f.err
+		case f.state == done:
+			err = io.EOF
+		default:
+			return false
+		}
+		return true
+	})
+	if werr != nil {
+		return 0, werr
+	}
+	return end, err
+}
+
+// readable is how far readers may go; the lock is held.
+func (f *Flight) readable() int64 {
+	switch {
+	case f.state == waiting:
+		return 0
+	case f.state == done:
+		return f.have
+	case f.size >= 0:
+		return min(f.have, f.size-1)
+	}
+	return f.have - 1
+}
+
+// Close leaves the flight. It may be called more than once.
+func (r *Reader) Close() {
+	if r.left {
+		return
+	}
+	r.left = true
+	r.f.mu.Lock()
+	r.f.readers--
+	last := r.f.readers == 0
+	r.f.mu.Unlock()
+	if last && r.f.left != nil {
+		r.f.left()
+	}
+}

@@ -1,0 +1,177 @@
+package cache
+
+import (
+	"errors"
+	"hash"
+	"io"
+	"time"
+
+	"go.uber.org/zap"
+
+	"cistern/cache/blob"
+	"cistern/cache/index"
+	"cistern/internal/oci"
+)
+
+// leftover is what an earlier fill of a blob left on disk, hashed.
+type leftover struct {
+	c    *Cache
+	in   *blob.Ingest
+	hash hash.Hash
+}
+
+func (l *leftover) len() int64 {
+	if l == nil {
+		return 0
+	}
+	return l.in.Len()
+}
+
+// keep puts the leftover back, untouched.
+func (l *leftover) keep() {
+	if l != nil {
+		l.c.keepPartial(l.in)
+	}
+}
+
+// leftover opens what an earlier fill left, nil if nothing or nothing usable.
+// After wrong bytes nothing is: the second attempt starts from zero.
+func (c *Cache) leftover(f *fill) *leftover {
+	if !c.keeping() || f.attempt > 1 || c.store.Kept(f.digest) == 0 {
+		return nil
+	}
+	res, err := c.store.Reserve(f.ctx, 0)
+	if err != nil {
+		return nil
+	}
+	in, n, err := c.store.Resume(f.digest, res)
+	if err != nil {
+		c.diskFailed("resuming a fill", err)
+		return nil
+	}
+	h := f.digest.Hash()
+	if _, err := io.Copy(h, io.NewSectionReader(in, 0, n)); err != nil {
+		c.diskFailed("reading a fill again", err)
+		c.abort(in)
+		return nil
+	}
+	c.stats.resumed.Add(uint64(n))
+	return &leftover{c, in, h}
+}
+
+// adopt takes a leftover that turned out to be the whole blob. Its bytes are
+// proven by the digest; that this repository may have them, by upstream.
+func (c *Cache) adopt(f *fill, l *leftover) error {
+	r, err := f.repo.Source.BlobInfo(f.ctx, f.digest)
+	if err != nil {
+		l.keep()
+		return err
+	}
+	f.private = r.Private
+	f.Open(l.in.Len())
+	f.Advance(l.in.Len())
+	return c.finish(f, l.in)
+}
+
+// finish makes a verified fill a blob. The flight is done even if the disk
+// fails now: the bytes are right, and whoever reads them has the file open.
+func (c *Cache) finish(f *fill, in *blob.Ingest) error {
+	defer f.Done()
+	rec := f.record(in.Len())
+	var err error
+	if rec.Allocated, err = in.Commit(); err != nil {
+		c.diskFailed("committing a blob", err)
+		return nil
+	}
+	c.admit(rec)
+	c.vouch(f)
+	return nil
+}
+
+// record describes what a fill brought.
+func (f *fill) record(size int64) index.Record {
+	now := time.Now()
+	return index.Record{
+		Digest: f.digest, Size: size, MediaType: oci.MediaTypeOctetStream, Class: index.ClassOf(size, false),
+		FirstSeen: now, LastUsed: now, Public: !f.private, Origin: f.repo.Upstream,
+	}
+}
+
+// vouch notes that the fill's repository holds the blob.
+func (c *Cache) vouch(f *fill) {
+	if f.private {
+		c.grant(f.repo.Repository, f.digest)
+	}
+}
+
+// storeBytes writes a small verified object to disk and remembers it. Where
+// the disk does not take it, it is served from memory as long as it stays
+// there.
+func (c *Cache) storeBytes(rec index.Record, data []byte) {
+	if rec.Size <= maxHot {
+		c.hot.add(rec, data)
+	}
+	if !c.keeping() {
+		return
+	}
+	res, err := c.store.Reserve(c.ctx, rec.Size)
+	if err != nil {
+		c.diskFailed("reserving space", err)
+		return
+	}
+	in, err := c.store.Create(rec.Digest, res)
+	if err != nil {
+		c.diskFailed("creating a file", err)
+		return
+	}
+	if _, err := in.Write(data); err != nil {
+		c.diskFailed("writing a blob", err)
+		c.abort(in)
+		return
+	}
+	if rec.Allocated, err = in.Commit(); err != nil {
+		c.diskFailed("committing a blob", err)
+		return
+	}
+	c.admit(rec)
+}
+
+// admit makes a committed blob findable; a checkpoint will record it.
+func (c *Cache) admit(rec index.Record) {
+	c.mu.Lock()
+	c.pending[rec.Digest] = rec
+	many := len(c.pending) >= checkpointAt
+	c.trouble = ""
+	c.mu.Unlock()
+	if many {
+		c.hurry()
+	}
+}
+
+// keepPartial closes an unfinished fill and leaves it on disk for the next.
+func (c *Cache) keepPartial(in *blob.Ingest) {
+	if err := in.Keep(); err != nil {
+		c.log.Warn("keeping an unfinished fill", zap.Error(err))
+	}
+}
+
+func (c *Cache) abort(in *blob.Ingest) {
+	if err := in.Abort(); err != nil {
+		c.log.Warn("removing an unfinished fill", zap.Error(err))
+	}
+}
+
+// diskFailed notes why a blob went past the disk. No room is normal when the
+// cache is small; anything else is said once until the disk works again.
+func (c *Cache) diskFailed(op string, err error) {
+	if errors.Is(err, blob.ErrNoSpace) || c.ctx.Err() != nil {
+		return
+	}
+	c.mu.Lock()
+	said := c.trouble != ""
+	c.trouble = op + ": " + err.Error()
+	c.mu.Unlock()
+	if !said {
+		c.log.Error("the cache directory does not take new blobs: they are streamed", zap.String("operation", op), zap.Error(err))
+	}
+}

@@ -1,0 +1,65 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"cistern/internal/oci"
+)
+
+// share runs one call for all who ask under the same key at the same time. The
+// call belongs to nobody: it goes on when whoever asked first has left, and a
+// caller stops waiting when its own context ends. It is bounded in time and
+// ends with the cache.
+func share[T any](ctx context.Context, c *Cache, key string, call func(context.Context) (T, error)) (T, error) {
+	var zero T
+	ch := c.shared.DoChan(key, func() (v any, err error) {
+		if !c.begin() {
+			return zero, errClosed
+		}
+		defer c.work.Done()
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			}
+		}()
+		ctx, cancel := context.WithTimeout(c.ctx, fetchBound)
+		defer cancel()
+		return call(ctx)
+	})
+	select {
+	case r := <-ch:
+		if r.Err != nil {
+			return zero, r.Err
+		}
+		return r.Val.(T), nil
+	case <-ctx.Done():
+		return zero, context.Cause(ctx)
+	}
+}
+
+// errClosed answers whoever comes while the cache closes.
+var errClosed = fmt.Errorf("the cache is closing: %w", oci.ErrUnavailable)
+
+// begin registers a piece of work, unless the cache is closing; whoever began
+// calls c.work.Done.
+func (c *Cache) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing {
+		return false
+	}
+	c.work.Add(1)
+	return true
+}
+
+// remember keeps a refusal, so that repeated questions cost upstream nothing:
+// "not found" and "denied" only, since anything else may be over by now.
+func (c *Cache) remember(repo oci.Repository, ref string, err error) {
+	if errors.Is(err, oci.ErrNotFound) || errors.Is(err, oci.ErrDenied) {
+		c.negative.Add(repo.String()+" "+ref, refused{err, time.Now().Add(negativeFor)})
+	}
+}

@@ -1,0 +1,223 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"cistern/cache/index"
+	"cistern/internal/oci"
+)
+
+// tag tells what is known of a tag.
+func (c *Cache) tag(ref oci.Reference) (index.Tag, bool) {
+	if t, ok := c.tags.Get(ref); ok {
+		return t, true
+	}
+	c.mu.Lock()
+	t, ok := c.newTags[ref]
+	_, gone := c.goneTags[ref]
+	c.mu.Unlock()
+	if ok || gone || c.store == nil {
+		return t, ok
+	}
+	t, ok, err := c.index.Tag(ref)
+	if err != nil {
+		c.indexFailed(err)
+		return index.Tag{}, false
+	}
+	if ok {
+		c.tags.Add(ref, t)
+	}
+	return t, ok
+}
+
+// setTag notes upstream's word on a tag; a checkpoint will record it.
+func (c *Cache) setTag(ref oci.Reference, target oci.Descriptor, private bool) index.Tag {
+	now := time.Now()
+	t := index.Tag{Reference: ref, Target: target, Checked: now, Changed: now, Public: !private}
+	if old, ok := c.tag(ref); ok && old.Target.Digest == target.Digest {
+		t.Changed = old.Changed
+	}
+	c.tags.Add(ref, t)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.newTags[ref] = t
+	delete(c.goneTags, ref)
+	return t
+}
+
+func (c *Cache) dropTag(ref oci.Reference) {
+	c.tags.Remove(ref)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.newTags, ref)
+	c.goneTags[ref] = struct{}{}
+}
+
+// byTag gives the manifest that a tag names, or only its description.
+func (c *Cache) byTag(ctx context.Context, repo *Repository, ref oci.Reference, head bool) (*Content, error) {
+	t, known := c.tag(ref)
+	if !known {
+		return c.firstSeen(ctx, repo, ref, head)
+	}
+	v := judge(time.Since(t.Checked), repo.Policy.Fresh(ref.Tag), repo.Policy.StaleIfError, repo.Source.Healthy())
+	switch v {
+	case serve:
+		return c.target(ctx, repo, t, OutcomeHit, head)
+	case serveStale:
+		if content := c.stale(ctx, repo, t, "upstream is unavailable"); content != nil {
+			c.refreshLater(repo, ref)
+			return content, nil
+		}
+	}
+	return c.askAgain(ctx, repo, t, v != ask, head)
+}
+
+// askAgain asks upstream about a tag that is known but not fresh. Where the
+// copy may stand in, upstream gets a second.
+func (c *Cache) askAgain(ctx context.Context, repo *Repository, t index.Tag, mayStale, head bool) (*Content, error) {
+	wait := ctx
+	if mayStale {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, staleWait)
+		defer cancel()
+	}
+	now, err := c.revalidate(wait, repo, t.Reference)
+	if err == nil {
+		return c.target(ctx, repo, now, OutcomeHit, head)
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if !mayStale || errors.Is(err, oci.ErrNotFound) || errors.Is(err, oci.ErrDenied) {
+		return nil, err
+	}
+	if content := c.stale(ctx, repo, t, reason(err)); content != nil {
+		return content, nil
+	}
+	return nil, err
+}
+
+// reason is what a stale answer says about itself: a class, never the text of
+// an error from outside.
+func reason(err error) string {
+	for _, class := range []error{oci.ErrLimited, oci.ErrCorrupt} {
+		if errors.Is(err, class) {
+			return "upstream's answer was " + class.Error()
+		}
+	}
+	return "upstream is unavailable"
+}
+
+// firstSeen gets a tag that is not known here: one GET for a GET, one HEAD for
+// a HEAD (P 4.12).
+func (c *Cache) firstSeen(ctx context.Context, repo *Repository, ref oci.Reference, head bool) (*Content, error) {
+	if err := c.refusal(repo.Repository, ref.Tag); err != nil {
+		return nil, err
+	}
+	if head {
+		t, err := c.revalidate(ctx, repo, ref)
+		if err != nil {
+			return nil, err
+		}
+		return c.target(ctx, repo, t, OutcomeMiss, head)
+	}
+	outcome := OutcomeJoin
+	m, err := share(ctx, c, "tag "+ref.String(), func(ctx context.Context) (*Manifest, error) {
+		outcome = OutcomeMiss
+		return c.fetchTag(ctx, repo, ref)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m.content(outcome), nil
+}
+
+// fetchTag spends a pull on a tag.
+func (c *Cache) fetchTag(ctx context.Context, repo *Repository, ref oci.Reference) (*Manifest, error) {
+	m, err := c.fetchManifest(ctx, repo, ref.Tag)
+	if err != nil {
+		return nil, err
+	}
+	if !m.Unkept {
+		c.setTag(ref, m.descriptor(), m.Private)
+	}
+	return m, nil
+}
+
+// revalidate asks upstream what a tag is now, once for all who wait: a HEAD,
+// and a GET only where the HEAD names no digest. A manifest that is new here
+// is fetched by whoever reads it.
+func (c *Cache) revalidate(ctx context.Context, repo *Repository, ref oci.Reference) (index.Tag, error) {
+	return share(ctx, c, "ask "+ref.String(), func(ctx context.Context) (index.Tag, error) {
+		r, err := repo.Source.Resolve(ctx, ref.Tag)
+		if errors.Is(err, oci.ErrNotFound) {
+			c.dropTag(ref)
+		}
+		if err != nil {
+			c.remember(repo.Repository, ref.Tag, err)
+			return index.Tag{}, err
+		}
+		if r.Digest.IsZero() || r.Size < 0 || oci.IsSchema1(r.MediaType) {
+			m, err := c.fetchTag(ctx, repo, ref)
+			if err != nil {
+				return index.Tag{}, err
+			}
+			return index.Tag{Reference: ref, Target: m.descriptor(), Checked: time.Now()}, nil
+		}
+		if r.Private {
+			c.grant(repo.Repository, r.Digest)
+		}
+		return c.setTag(ref, r.Descriptor, r.Private), nil
+	})
+}
+
+// refreshLater asks about a tag in the background.
+func (c *Cache) refreshLater(repo *Repository, ref oci.Reference) {
+	if !c.begin() {
+		return
+	}
+	owned := *repo
+	go func() {
+		defer c.work.Done()
+		if _, err := c.revalidate(c.ctx, &owned, ref); err != nil {
+			c.log.Debug("asking about a stale tag", zap.Stringer("tag", ref), zap.Error(err))
+		}
+	}()
+}
+
+// target gives the manifest that a tag names now.
+func (c *Cache) target(ctx context.Context, repo *Repository, t index.Tag, o Outcome, head bool) (*Content, error) {
+	if head {
+		content := &Content{Descriptor: t.Target, Outcome: o, Since: t.Checked}
+		if o == OutcomeMiss || repo.Source.Healthy() {
+			return content, nil
+		}
+		if _, here := c.find(t.Target.Digest); here {
+			return content, nil
+		} // a HEAD that no GET could follow must not succeed (P 2.1)
+	}
+	content, err := c.byDigest(ctx, repo, t.Target.Digest)
+	if err != nil {
+		return nil, err
+	}
+	if content.Outcome == OutcomeHit {
+		content.Outcome, content.Since = o, t.Checked
+	}
+	return content, nil
+}
+
+// stale gives the copy of a tag that upstream does not confirm, if it is here
+// and can be pulled; nil otherwise.
+func (c *Cache) stale(ctx context.Context, repo *Repository, t index.Tag, why string) *Content {
+	content, err := c.storedManifest(ctx, repo, t.Target.Digest)
+	if err != nil || content == nil || !c.pullable(content.Bytes, 0) {
+		return nil
+	}
+	c.upstream(repo.Upstream).stale.Add(1)
+	content.Outcome, content.Since, content.Stale = OutcomeStale, t.Checked, why
+	return content
+}
