@@ -26,6 +26,8 @@ type Sink struct {
 	Rate int64
 	// Stop ends reading after so many bytes; 0 = at the end.
 	Stop int64
+	// To, when set, gets a copy of the body.
+	To io.Writer
 	// Progress, when set, is increased as bytes arrive.
 	Progress *atomic.Int64
 }
@@ -107,7 +109,9 @@ func (d *drain) run(ctx context.Context) error {
 			p = buf[:min(int64(size), d.want-d.got.Bytes)]
 		}
 		n, err := src.Read(p)
-		d.took(p[:n])
+		if err := d.took(p[:n]); err != nil {
+			return err
+		}
 		if errors.Is(err, io.EOF) {
 			if d.want < 0 {
 				return nil
@@ -124,7 +128,7 @@ func (d *drain) run(ctx context.Context) error {
 	return nil
 }
 
-func (d *drain) took(p []byte) {
+func (d *drain) took(p []byte) error {
 	d.count(len(p))
 	if d.CRC {
 		d.got.CRC = crc32.Update(d.got.CRC, castagnoli(), p)
@@ -132,6 +136,13 @@ func (d *drain) took(p []byte) {
 	if d.sum != nil {
 		d.sum.Write(p)
 	}
+	if d.To == nil {
+		return nil
+	}
+	if _, err := d.To.Write(p); err != nil {
+		return fmt.Errorf("storing the body: %w", err)
+	}
+	return nil
 }
 
 // castagnoli returns the table that crc32 computes in hardware; MakeTable knows it.
@@ -200,4 +211,19 @@ func (b *buffered) Read(p []byte) (int, error) {
 		return b.c.br.Read(p)
 	}
 	return b.c.tcp.Read(p)
+}
+
+// Skip drops a body of known length without looking at it or allocating: for
+// small answers at high rates. Other bodies are drained.
+func (c *Client) Skip(ctx context.Context, r *Response) error {
+	if r.body != nil {
+		_, err := c.Drain(ctx, r, Sink{})
+		return err
+	}
+	stop := r.conn.watch(ctx)
+	defer stop()
+	if _, err := r.conn.br.Discard(int(r.Length)); err != nil {
+		return errors.Join(fmt.Errorf("reading the body: %w", err), ctx.Err())
+	}
+	return c.finish(r)
 }

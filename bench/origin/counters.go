@@ -10,7 +10,8 @@ import (
 // Counters are what a registry's owner would see of the clients, since the start
 // or the last reset. All are totals.
 type Counters struct {
-	// Connections accepted, by registry and CDN together.
+	// Connections that carried a request, to registry and CDN together; those kept
+	// open since before a reset count once more when they are used again.
 	Connections int64 `json:"connections"`
 	// SentBytes were written to connections, headers included.
 	SentBytes int64 `json:"sent_bytes"`
@@ -63,7 +64,7 @@ func (s *Server) Counters() Counters {
 	requests := maps.Clone(s.count.requests)
 	s.count.mu.Unlock()
 	return Counters{
-		Connections: s.link.Opened(), SentBytes: s.link.Sent(), Requests: requests,
+		Connections: s.link.Used(), SentBytes: s.link.Sent(), Requests: requests,
 		Bodies: s.count.bodies.Load(), BlobBytes: s.count.blobBytes.Load(), Ranges: s.count.ranges.Load(),
 		ForeignAuth: s.count.foreign.Load(), Faults: s.faults.met.Load(),
 	}

@@ -125,8 +125,10 @@ func (s *Server) far(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		req := parse(r.URL.Path)
 		s.count.request(r, req)
-		conn, _ := r.Context().Value(connKey{}).(*shape.Conn)
-		s.link.RoundTrip(r.Context(), conn)
+		conn, ok := r.Context().Value(connKey{}).(*shape.Conn)
+		if ok {
+			s.link.RoundTrip(r.Context(), conn)
+		}
 		f, hit := s.faults.take(r.Method, req.kind, r.URL.Path)
 		if hit && f.before(w, conn) {
 			return

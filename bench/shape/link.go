@@ -25,7 +25,8 @@ type Spec struct {
 type Link struct {
 	total   Bucket
 	spec    atomic.Pointer[Spec]
-	opened  atomic.Int64
+	used    atomic.Int64
+	epoch   atomic.Int64 // counts Resets
 	sent    atomic.Int64
 	buffers sync.Pool // of *[]byte, maxPiece long
 }
@@ -41,30 +42,35 @@ func (l *Link) Spec() Spec {
 	return Spec{}
 }
 
-// Opened is the number of connections accepted since the start or the last Reset.
-func (l *Link) Opened() int64 { return l.opened.Load() }
+// Used is the number of connections that carried a request since the start or the
+// last Reset: those kept open from before count, those never used do not.
+func (l *Link) Used() int64 { return l.used.Load() }
 
 // Sent is the number of bytes written, headers included, since the start or Reset.
 func (l *Link) Sent() int64 { return l.sent.Load() }
 
 // Reset sets both counters to zero.
 func (l *Link) Reset() {
-	l.opened.Store(0)
+	l.epoch.Add(1)
+	l.used.Store(0)
 	l.sent.Store(0)
 }
 
 // Listen wraps ln so that what it accepts goes over the link.
 func (l *Link) Listen(ln net.Listener) net.Listener { return &listener{Listener: ln, link: l} }
 
-// RoundTrip waits as long as a request on conn takes to come and its answer to
-// go, and returns early when ctx ends. conn may be nil: then only the request counts.
+// RoundTrip counts the connection and waits as long as a request on it takes to
+// come and its answer to go. It returns early when ctx ends.
 func (l *Link) RoundTrip(ctx context.Context, conn *Conn) {
+	if now := l.epoch.Load(); conn.epoch.Swap(now) != now {
+		l.used.Add(1)
+	}
 	d := l.Spec().RTT
+	if conn.old.CompareAndSwap(false, true) {
+		d *= 2
+	}
 	if d <= 0 {
 		return
-	}
-	if conn != nil && conn.used.CompareAndSwap(false, true) {
-		d *= 2
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -84,8 +90,9 @@ func (l *listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.link.opened.Add(1)
-	return &Conn{Conn: c, link: l.link}, nil
+	sc := &Conn{Conn: c, link: l.link}
+	sc.epoch.Store(-1)
+	return sc, nil
 }
 
 // Conn is a connection of a Link. Writes wait for their slot; reads are not
@@ -94,7 +101,9 @@ type Conn struct {
 	net.Conn
 	link *Link
 	own  Bucket
-	used atomic.Bool
+	// old is set by the first request; epoch is the link's when it was last used.
+	old   atomic.Bool
+	epoch atomic.Int64
 }
 
 // http.Server hands bodies to ReadFrom where the connection has one; without it

@@ -1,0 +1,167 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"cistern/bench/load"
+	"cistern/bench/origin"
+	"cistern/bench/peer"
+	"cistern/bench/proc"
+	"cistern/bench/shape"
+	"cistern/bench/stat"
+)
+
+// farLink is the way to the registry in most cold scenarios.
+func farLink() shape.Spec { return shape.Spec{RTT: 20 * time.Millisecond, Total: 100e6} }
+
+type herdCase struct {
+	mib     int
+	clients []int
+}
+
+// herd has N clients pull one cold image of one layer at the same moment, each
+// over connections of its own: the manifest, then the blob.
+func (b *Bench) herd(ctx context.Context) error {
+	cases := []herdCase{{64, []int{1, 10, 50, 100}}, {256, []int{1, 10, 50, 100}}}
+	if b.Quick {
+		cases = []herdCase{{64, []int{1, 10}}}
+	}
+	for _, v := range b.Variants {
+		err := b.with(ctx, v, append(b.only(peer.Direct), b.proxies(v)...), func(o *peer.Origin, ts []*peer.Target) error {
+			for _, hc := range cases {
+				for _, n := range hc.clients {
+					for range b.ColdRounds {
+						if err := b.herdRound(ctx, o, ts, hc.mib, n); err != nil {
+							return err
+						}
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Bench) herdRound(ctx context.Context, o *peer.Origin, ts []*peer.Target, size, clients int) error {
+	for _, t := range ts {
+		im, err := o.Image(ctx, fmt.Sprintf("herd/1x%dm", size), b.fresh("n"))
+		if err != nil {
+			return err
+		}
+		if err := link(ctx, o, farLink()); err != nil {
+			return err
+		}
+		if err := b.herdPull(ctx, o, t, im, fmt.Sprintf("%s %d MiB N=%d", o.Variant, size, clients), clients); err != nil {
+			return fmt.Errorf("%s: %d MiB, %d clients: %w", t.Name, size, clients, err)
+		}
+	}
+	return nil
+}
+
+func (b *Bench) herdPull(ctx context.Context, o *peer.Origin, t *peer.Target, im origin.Image, cas string, clients int) error {
+	if err := proc.ResetPeak(t.Pids); err != nil {
+		return err
+	}
+	h := herd{target: t, im: im, results: make([]pulled, clients)}
+	// Many direct clients share the link and would take N times as long; of them
+	// only the first byte is of interest.
+	h.firstOnly = t.Name == peer.Direct && clients > 1
+	cpu, err := cost(t, func() error { return h.run(ctx) })
+	if err != nil {
+		return err
+	}
+	n, err := o.Counters(ctx)
+	if err != nil {
+		return err
+	}
+	var first, last []float64
+	for _, r := range h.results {
+		first, last = append(first, ms(r.first)), append(last, r.last.Seconds())
+	}
+	b.add(cas, t.Name, "first byte, slowest, ms", slices.Max(first))
+	b.add(cas, t.Name, "first byte, median, ms", stat.Median(first))
+	if h.firstOnly {
+		return nil
+	}
+	size := float64(im.Layers[0].Size)
+	b.add(cas, t.Name, "upstream bytes / size", float64(n.BlobBytes)/size)
+	b.add(cas, t.Name, "upstream bodies", float64(n.Bodies))
+	b.add(cas, t.Name, "last done / ideal", slices.Max(last)/(size/float64(farLink().Total)))
+	if !t.Local() {
+		return nil
+	}
+	b.add(cas, t.Name, "CPU s/GB delivered", cpu.Seconds()/(size*float64(clients)/gb))
+	peak, err := proc.Peak(t.Pids)
+	b.add(cas, t.Name, "peak MiB", float64(peak)/mib)
+	return err
+}
+
+// pulled is when a client had its first and its last byte, from its start.
+type pulled struct{ first, last time.Duration }
+
+type herd struct {
+	target    *peer.Target
+	im        origin.Image
+	firstOnly bool
+	truncate  bool // leave the bodies unread; only their length is checked
+	results   []pulled
+}
+
+func (h *herd) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	var ready, firsts sync.WaitGroup
+	ready.Add(len(h.results))
+	firsts.Add(len(h.results))
+	for i := range h.results {
+		g.Go(func() error {
+			c, err := load.New(load.Options{Base: h.target.Base})
+			ready.Done()
+			if err != nil {
+				firsts.Done()
+				return err
+			}
+			defer c.Close()
+			ready.Wait()
+			h.results[i], err = h.pull(ctx, c, i, &firsts)
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// pull is one client's pull. Every body's CRC is checked, which is nearly free,
+// and the digest of the first client's: hashing 100 bodies would take longer than
+// moving them and measure the load generator.
+func (h *herd) pull(ctx context.Context, c *load.Client, i int, firsts *sync.WaitGroup) (pulled, error) {
+	start, l := time.Now(), h.im.Layers[0]
+	if err := getManifest(ctx, c, h.im, h.im.Tag); err != nil {
+		firsts.Done()
+		return pulled{}, err
+	}
+	if h.firstOnly {
+		got, err := get(ctx, c, blobPath(h.im, l), l, load.Sink{Stop: 1})
+		firsts.Done()
+		if err != nil {
+			return pulled{}, err
+		}
+		// Hold the place until all have theirs: a link that empties as clients
+		// leave would be kinder to the last ones.
+		firsts.Wait()
+		return pulled{first: got.First.Sub(start)}, nil
+	}
+	sink := load.Sink{CRC: !h.truncate, SHA256: i == 0 && !h.truncate, Truncate: h.truncate}
+	got, err := get(ctx, c, blobPath(h.im, l), l, sink)
+	return pulled{first: got.First.Sub(start), last: got.Last.Sub(start)}, err
+}
