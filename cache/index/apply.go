@@ -1,0 +1,266 @@
+package index
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"cistern/internal/oci"
+)
+
+const (
+	// touchesPerTx bounds a transaction: each touch dirties three random pages.
+	touchesPerTx = 1000
+	// minTouchAge is Batch.TouchAge's default.
+	minTouchAge = 10 * time.Second
+	// recencyFill: the order of use grows at its end, so pages are left fuller
+	// than bbolt's half.
+	recencyFill = 0.9
+)
+
+// Apply makes a batch durable in one transaction; touches beyond the first
+// thousand follow in transactions of their own. It waits for fsync. An error
+// that is no ErrBroken (a full disk) leaves what was not applied undone, and may
+// be tried again.
+func (x *Index) Apply(b Batch) error {
+	x.applyMu.Lock()
+	defer x.applyMu.Unlock()
+	bad := x.takeBad()
+	if b.empty() && len(bad) == 0 {
+		return x.Broken()
+	}
+	touches := slices.Collect(maps.Keys(b.Touch))
+	for first := true; first || len(touches) > 0; first = false {
+		n := min(len(touches), touchesPerTx)
+		w := &writer{x: x, touch: touches[:n], at: b.Touch, age: max(b.TouchAge, 0)}
+		if w.age == 0 {
+			w.age = minTouchAge
+		}
+		if first {
+			w.batch, w.bad = b, bad
+			w.batch.Touch = nil
+		}
+		if err := x.update("apply", w.run); err != nil {
+			return err
+		}
+		x.totals.Store(&w.totals)
+		touches = touches[n:]
+	}
+	return nil
+}
+
+// writer is one write transaction.
+type writer struct {
+	x       *Index
+	batch   Batch // without its Touch
+	touch   []oci.Digest
+	at      map[oci.Digest]time.Time
+	age     time.Duration
+	bad     []badKey
+	totals  Totals
+	recount bool // a damaged record went: nobody knows what it counted
+	touched bool // a touch was stored
+
+	tx             *bolt.Tx
+	blobs, recency *bolt.Bucket
+}
+
+func (w *writer) run(tx *bolt.Tx) error {
+	w.tx, w.blobs, w.recency = tx, tx.Bucket(bucketBlobs), tx.Bucket(bucketRecency)
+	w.recency.FillPercent = recencyFill
+	w.totals = w.x.Totals()
+	for _, step := range []func() error{w.dropBad, w.puts, w.touches, w.deletes, w.tags, w.grants} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	if w.batch.empty() && len(w.bad) == 0 && !w.touched {
+		return errUnchanged
+	}
+	if w.recount {
+		w.totals = w.x.count(tx)
+	}
+	return tx.Bucket(bucketMeta).Put(keyTotals, encodeTotals(keyTotals, w.totals))
+}
+
+// take removes a record from the order of use and from the totals.
+func (w *writer) take(key []byte) (stored, bool, error) {
+	v := w.blobs.Get(key)
+	if v == nil {
+		return stored{}, false, nil
+	}
+	s, ok := decodeRecord(key, v)
+	if !ok {
+		w.recount = true
+		return stored{}, false, nil
+	}
+	w.totals.add(s, -1)
+	return s, true, w.recency.Delete(recencyKey(s.class, s.last, key))
+}
+
+func (w *writer) put(key []byte, s stored) error {
+	w.totals.add(s, +1)
+	if err := w.recency.Put(recencyKey(s.class, s.last, key), nil); err != nil {
+		return err
+	}
+	return w.blobs.Put(key, s.encode(key))
+}
+
+func (w *writer) puts() error {
+	for _, r := range w.batch.Put {
+		mediaType, ok1, err1 := intern(w.tx, r.MediaType)
+		origin, ok2, err2 := intern(w.tx, r.Origin)
+		if err1 != nil || err2 != nil {
+			return fmt.Errorf("intern names of %s: %w", r.Digest, firstError(err1, err2))
+		}
+		if !ok1 || !ok2 || r.Class >= Classes || r.Size < 0 || r.Allocated < 0 || r.Digest.IsZero() {
+			w.x.refused.Add(1)
+			continue
+		}
+		key := digestKey(r.Digest)
+		if _, _, err := w.take(key); err != nil {
+			return err
+		}
+		err := w.put(key, stored{
+			class: r.Class, public: r.Public, size: r.Size, allocated: r.Allocated,
+			first: nanos(r.FirstSeen), last: nanos(r.LastUsed), mediaType: mediaType, origin: origin,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *writer) touches() error {
+	for _, d := range w.touch {
+		if d.IsZero() {
+			continue
+		}
+		key := digestKey(d)
+		v := w.blobs.Get(key)
+		s, ok := decodeRecord(key, v)
+		if v == nil || !ok {
+			continue // gone since, or the next reader notes it
+		}
+		// Also when the stored one is later: then the clock was set back, and
+		// it would keep its place until that time comes again.
+		at := nanos(w.at[d])
+		if max(at, s.last)-min(at, s.last) < uint64(w.age) {
+			continue
+		}
+		s, _, err := w.take(key)
+		if err != nil {
+			return err
+		}
+		s.last, w.touched = at, true
+		if err := w.put(key, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *writer) deletes() error {
+	grants := w.tx.Bucket(bucketGrants)
+	for _, d := range w.batch.Delete {
+		if d.IsZero() {
+			continue
+		}
+		key := digestKey(d)
+		if _, _, err := w.take(key); err != nil {
+			return err
+		}
+		if err := w.blobs.Delete(key); err != nil {
+			return err
+		}
+		c := grants.Cursor()
+		for k, _ := c.Seek(key); bytes.HasPrefix(k, key); k, _ = c.Seek(key) {
+			if err := c.Delete(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (w *writer) tags() error {
+	bucket := w.tx.Bucket(bucketTags)
+	for _, t := range w.batch.PutTags {
+		mediaType, ok, err := intern(w.tx, t.Target.MediaType)
+		if err != nil {
+			return err
+		}
+		key, known, err := w.tagKey(t.Reference)
+		if err != nil {
+			return err
+		}
+		if !ok || !known || t.Target.Digest.IsZero() || t.Target.Size < -1 {
+			w.x.refused.Add(1)
+			continue
+		}
+		s := storedTag{
+			public: t.Public, size: t.Target.Size, checked: nanos(t.Checked), changed: nanos(t.Changed),
+			mediaType: mediaType, target: t.Target.Digest,
+		}
+		if err := bucket.Put(key, s.encode(key)); err != nil {
+			return err
+		}
+	}
+	for _, r := range w.batch.DeleteTags {
+		if id, ok := nameID(w.tx, repoText(r.Repository)); ok {
+			if err := bucket.Delete(tagKey(id, r.Tag)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (w *writer) tagKey(r oci.Reference) (key []byte, ok bool, err error) {
+	id, ok, err := intern(w.tx, repoText(r.Repository))
+	return tagKey(id, r.Tag), ok && r.Tag != "" && len(r.Tag) <= maxName, err
+}
+
+func (w *writer) grants() error {
+	bucket := w.tx.Bucket(bucketGrants)
+	for _, g := range w.batch.PutGrants {
+		id, ok, err := intern(w.tx, repoText(g.Repository))
+		if err != nil {
+			return err
+		}
+		if !ok || g.Digest.IsZero() {
+			w.x.refused.Add(1)
+			continue
+		}
+		key := grantKey(g.Digest, id)
+		if err := bucket.Put(key, encodeGrant(key, nanos(g.At))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func tagKey(repo uint32, tag string) []byte {
+	return append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(tag)), repo), tag...)
+}
+
+// grantKey has the digest first, so that a blob's grants go with it by a walk
+// over its prefix.
+func grantKey(d oci.Digest, repo uint32) []byte {
+	return binary.BigEndian.AppendUint32(digestKey(d), repo)
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,284 @@
+package index
+
+import (
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	bolt "go.etcd.io/bbolt"
+
+	"cistern/internal/oci"
+)
+
+// filled makes an index file with some hundred pages.
+func filled(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "index.db")
+	x, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b Batch
+	repo := oci.Repository{Upstream: "docker.io", Name: "library/x"}
+	for i := range 2000 {
+		b.Put = append(b.Put, record(i, int64(i)*1000))
+		b.PutGrants = append(b.PutGrants, Grant{repo, digest(i), at(i)})
+		b.PutTags = append(b.PutTags, Tag{Reference: oci.Reference{Repository: repo, Tag: digest(i).Hex()}, Target: oci.Descriptor{Digest: digest(i)}})
+	}
+	apply(t, x, b)
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// exercise calls everything and tells whether the index broke; any other error
+// fails the test. What is found must be what was put.
+func exercise(t *testing.T, path string) (broke bool) {
+	t.Helper()
+	x, err := Open(path)
+	if errors.Is(err, ErrBroken) {
+		return true
+	}
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	defer func() {
+		if err := x.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	}()
+	check := func(err error) {
+		if errors.Is(err, ErrBroken) {
+			broke = true
+		} else if err != nil {
+			t.Errorf("neither fine nor broken: %v", err)
+		}
+	}
+	for i := range 2000 {
+		r, ok, err := x.Get(digest(i))
+		check(err)
+		if want := record(i, int64(i)*1000); ok && r != want {
+			t.Errorf("a wrong record: %+v, want %+v", r, want)
+		}
+	}
+	for _, err := range x.Tags() {
+		check(err)
+	}
+	_, err = x.Victims(1<<40, [Classes]int64{}, nil, nil)
+	check(err)
+	check(x.Apply(Batch{Put: []Record{record(1, 1000)}, Delete: []oci.Digest{digest(2), digest(3)}}))
+	_, err = x.Granted(oci.Repository{Upstream: "docker.io", Name: "library/x"}, digest(9))
+	check(err)
+	if broke && !errors.Is(x.Broken(), ErrBroken) {
+		t.Error("it broke and does not say so")
+	}
+	return broke
+}
+
+// FAULTS row 36: no damage of the file kills or hangs the process, or brings a
+// wrong record; a fresh index can take its place at once.
+func TestDamagedFile(t *testing.T) {
+	t.Parallel()
+	path := filled(t)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const seed, rounds, page = 1, 60, 4096
+	rng := rand.New(rand.NewPCG(seed, 0))
+	used := len(whole) / page
+	for used > 0 && allZero(whole[(used-1)*page:used*page]) {
+		used-- // bbolt's growth
+	}
+	damage := []func(b []byte) []byte{
+		func(b []byte) []byte { clear(b[rng.IntN(used)*page:][:page]); return b },
+		func(b []byte) []byte {
+			at := b[rng.IntN(used)*page:][:page]
+			for i := range at {
+				at[i] = byte(rng.Uint32())
+			}
+			return b
+		},
+		func(b []byte) []byte {
+			copy(b[rng.IntN(used)*page:][:page], whole[rng.IntN(used)*page:])
+			return b
+		},
+		func(b []byte) []byte { return b[:rng.IntN(used*page)] },
+		func(b []byte) []byte { b[rng.IntN(used*page)] ^= 1 << rng.IntN(8); return b },
+	}
+	broke := 0
+	for round := range rounds {
+		bad := filepath.Join(t.TempDir(), "index.db")
+		if err := os.WriteFile(bad, damage[round%len(damage)](append([]byte(nil), whole...)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if exercise(t, bad) {
+			broke++
+			if err := os.Rename(bad, bad+".broken"); err != nil {
+				t.Fatal(err)
+			}
+			if exercise(t, bad) {
+				t.Fatal("a fresh index is broken too")
+			}
+		}
+	}
+	if broke == 0 {
+		t.Error("no damage was noticed: the test does not test")
+	}
+	t.Logf("seed %d: %d of %d files broke the index", seed, broke, rounds)
+}
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// The file loses its pages while everybody is in it.
+func TestTruncatedUnderneath(t *testing.T) {
+	t.Parallel()
+	path := filled(t)
+	x := openIndex(t, path)
+	if err := os.Truncate(path, 3*4096); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 200 {
+				if _, _, err := x.Get(digest(g*200 + i)); err != nil && !errors.Is(err, ErrBroken) {
+					t.Errorf("get: %v", err)
+				}
+			}
+			if err := x.Apply(Batch{Put: []Record{record(g, 1)}}); !errors.Is(err, ErrBroken) {
+				t.Errorf("apply: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := x.Broken(); !errors.Is(err, ErrBroken) {
+		t.Errorf("broken: %v", err)
+	}
+}
+
+func TestDamagedValueIsAMissAndGoes(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "index.db")
+	x := openIndex(t, path)
+	repo := oci.Repository{Upstream: "u", Name: "n"}
+	ref := oci.Reference{Repository: repo, Tag: "t"}
+	apply(t, x, Batch{
+		Put:       []Record{record(1, 4096), record(2, 4096)},
+		PutTags:   []Tag{{Reference: ref, Target: oci.Descriptor{Digest: digest(1)}}},
+		PutGrants: []Grant{{repo, digest(2), at(0)}},
+	})
+	err := x.db.Update(func(tx *bolt.Tx) error {
+		for _, name := range [][]byte{bucketBlobs, bucketTags, bucketGrants} {
+			k, v := tx.Bucket(name).Cursor().First()
+			if string(name) == string(bucketBlobs) {
+				k = digestKey(digest(1))
+				v = tx.Bucket(name).Get(k)
+			}
+			bad := append([]byte(nil), v...)
+			bad[len(bad)/2] ^= 4
+			if err := tx.Bucket(name).Put(k, bad); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := get(t, x, digest(1)); ok {
+		t.Error("a damaged record is a hit")
+	}
+	if _, ok, err := x.Tag(ref); ok || err != nil {
+		t.Errorf("a damaged tag: %v, %v", ok, err)
+	}
+	if ok, err := x.Granted(repo, digest(2)); ok || err != nil {
+		t.Errorf("a damaged grant: %v, %v", ok, err)
+	}
+	if got := x.Stats().BadValues; got != 3 {
+		t.Errorf("%d bad values counted", got)
+	}
+	if vs, err := x.Victims(1<<30, [Classes]int64{}, nil, nil); err != nil || len(vs) != 1 {
+		t.Errorf("victims %v, %v", vs, err)
+	}
+	apply(t, x, Batch{})
+	if n, bytes := x.Totals().Sum(); n != 1 || bytes != 4096 {
+		t.Errorf("totals after it went: %d, %d", n, bytes)
+	}
+	bad := x.Stats().BadValues
+	get(t, x, digest(1))
+	if _, err := x.Victims(1<<30, [Classes]int64{}, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if x.Stats().BadValues != bad {
+		t.Error("it is still there")
+	}
+}
+
+func TestLostTotalsAreCountedAnew(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "index.db")
+	x, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, x, Batch{Put: []Record{record(1, 4096), record(2, 2<<20)}})
+	want := x.Totals()
+	err = x.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyTotals, []byte("x")) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := openIndex(t, path).Totals(); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// A full disk is no damage: what was there is there, and the next Apply may work.
+func TestCommitErrors(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	full := &os.PathError{Op: "write", Path: x.Path(), Err: syscall.ENOSPC}
+	if err := x.commitFailed("apply", full); errors.Is(err, ErrBroken) || !errors.Is(err, syscall.ENOSPC) || x.Broken() != nil {
+		t.Errorf("a full disk: %v", err)
+	}
+	if err := x.commitFailed("apply", syscall.EIO); !errors.Is(err, ErrBroken) || !errors.Is(x.Broken(), ErrBroken) {
+		t.Errorf("a failed fsync: %v", err)
+	}
+	if err := x.Apply(Batch{Put: []Record{record(1, 1)}}); !errors.Is(err, ErrBroken) || !strings.Contains(err.Error(), "input/output") {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+func TestCallersPanicIsTheCallers(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	apply(t, x, Batch{Put: []Record{record(1, 1)}})
+	func() {
+		defer func() {
+			if p := recover(); p != "mine" {
+				t.Errorf("recovered %v", p)
+			}
+		}()
+		_, err := x.Victims(1, [Classes]int64{}, nil, func(oci.Digest) bool { panic("mine") })
+		t.Errorf("no panic, %v", err)
+	}()
+	if _, ok := get(t, x, digest(1)); !ok || x.Broken() != nil {
+		t.Errorf("the index broke: %v", x.Broken())
+	}
+}

@@ -1,0 +1,119 @@
+package index
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"runtime/debug"
+	"syscall"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// callerPanic carries a panic of a caller's function through the guard: it is
+// the caller's fault, not the file's.
+type callerPanic struct{ value any }
+
+// guard runs one call. A panic, or a fault on the mapped file, breaks the index.
+func (x *Index) guard(op string, f func() error) (err error) {
+	if b := x.broken.Load(); b != nil {
+		return *b
+	}
+	old := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(old)
+		p := recover()
+		if c, ok := p.(callerPanic); ok {
+			panic(c.value)
+		}
+		if p != nil {
+			err = x.breakFor(op, fmt.Errorf("panic: %v", p))
+		}
+	}()
+	return f()
+}
+
+// breakFor makes the index broken; the first reason stays.
+func (x *Index) breakFor(op string, cause error) error {
+	err := fmt.Errorf("%w: %s: %w", ErrBroken, op, cause)
+	x.broken.CompareAndSwap(nil, &err)
+	return *x.broken.Load()
+}
+
+// begin starts a transaction. It lets one goroutine at a time into bbolt's
+// Begin: a panic in there leaves bbolt's own lock held, and who comes next must
+// learn that the index is broken before it waits for that lock.
+func (x *Index) begin(writable bool) (tx *bolt.Tx, err error) {
+	x.beginMu.Lock()
+	defer x.beginMu.Unlock()
+	defer func() {
+		if p := recover(); p != nil {
+			err = x.breakFor("begin", fmt.Errorf("panic: %v", p))
+		}
+	}()
+	if b := x.broken.Load(); b != nil {
+		return nil, *b
+	}
+	if x.closed {
+		return nil, ErrClosed
+	}
+	return x.db.Begin(writable)
+}
+
+// view runs f in a read transaction. Nothing that f gets from bbolt may leave
+// it: the pages are reused afterwards.
+func (x *Index) view(op string, f func(tx *bolt.Tx) error) error {
+	return x.guard(op, func() error {
+		tx, err := x.begin(false)
+		if err != nil {
+			return err
+		}
+		defer x.rollback(tx)
+		return f(tx)
+	})
+}
+
+// rollback ends a transaction without a trace, unless the index is broken:
+// then bbolt is not entered again, and its mapping stays for those inside.
+func (x *Index) rollback(tx *bolt.Tx) {
+	if x.broken.Load() == nil {
+		_ = tx.Rollback() // fails only if it is over already
+	}
+}
+
+// errUnchanged is what a transaction's function says to save the commit.
+var errUnchanged = errors.New("nothing changed")
+
+// update runs f in a write transaction and commits it, durably.
+func (x *Index) update(op string, f func(tx *bolt.Tx) error) error {
+	return x.guard(op, func() error {
+		tx, err := x.begin(true)
+		if err != nil {
+			return err
+		}
+		defer x.rollback(tx)
+		if err := f(tx); errors.Is(err, errUnchanged) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("index: %s: %w", op, err)
+		}
+		if err := tx.Commit(); err != nil {
+			return x.commitFailed(op, err)
+		}
+		x.commits.Add(1)
+		x.measure()
+		return nil
+	})
+}
+
+// commitFailed tells a full disk from a broken file. A write that found no room
+// was one of data pages, or of a meta page in place: the transaction never
+// was. Anything else, a failed fsync above all, leaves the file in a state
+// that nobody knows.
+func (x *Index) commitFailed(op string, err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) && pe.Op == "write" && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+		return fmt.Errorf("index: %s: %w", op, err)
+	}
+	return x.breakFor(op, err)
+}

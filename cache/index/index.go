@@ -1,0 +1,293 @@
+package index
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"cistern/internal/oci"
+)
+
+const (
+	layout      = 1
+	lockTimeout = time.Second
+	// mapSize is mapped at once (address space, not memory): a later, larger
+	// mapping would wait for all readers and hold up new ones. Some two million
+	// records fit.
+	mapSize = 1 << 30
+)
+
+// The names of buckets and of the keys of meta.
+var (
+	bucketMeta    = []byte("meta")
+	bucketNames   = []byte("names")
+	bucketIDs     = []byte("ids")
+	bucketBlobs   = []byte("blobs")
+	bucketRecency = []byte("recency")
+	bucketTags    = []byte("tags")
+	bucketGrants  = []byte("grants")
+	keyVersion    = []byte("version")
+	keyTotals     = []byte("totals")
+)
+
+func buckets() [][]byte {
+	return [][]byte{bucketMeta, bucketNames, bucketIDs, bucketBlobs, bucketRecency, bucketTags, bucketGrants}
+}
+
+// Index is an open index file. All methods may be called concurrently; a call
+// that reads waits for no commit.
+type Index struct {
+	path  string
+	fresh bool
+	file  *os.File // bbolt's own, for Close of a broken index and for its size
+	db    *bolt.DB
+
+	applyMu sync.Mutex // one Apply at a time, so that nobody waits inside bbolt; before beginMu
+	beginMu sync.Mutex // see begin; guards closed
+	closed  bool
+
+	broken atomic.Pointer[error]
+	totals atomic.Pointer[Totals]
+	size   atomic.Int64
+
+	badMu sync.Mutex // guards bad
+	bad   map[badKey]struct{}
+
+	commits, badValues, refused atomic.Uint64
+}
+
+// Open opens the index at path, or makes a new one, mode 0600. It fails within
+// a second with ErrLocked when another process has it, with ErrVersion when it
+// is newer than this program, with ErrBroken when it is damaged; the error of
+// the file system otherwise. When it returns, the file is durable.
+func Open(path string) (_ *Index, err error) {
+	x := &Index{path: path, bad: map[badKey]struct{}{}}
+	x.totals.Store(&Totals{})
+	defer func() {
+		if err != nil && x.file != nil {
+			_ = x.file.Close() // a second time if bbolt has done so: no harm
+		}
+	}()
+	err = x.guard("open", func() error {
+		x.db, err = bolt.Open(path, 0o600, &bolt.Options{
+			Timeout: lockTimeout, InitialMmapSize: mapSize, FreelistType: bolt.FreelistMapType, NoStatistics: true,
+			OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+				f, err := os.OpenFile(name, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, mode)
+				x.file = f
+				return f, err
+			},
+		})
+		return classify(err)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open index %s: %w", path, err)
+	}
+	if err := x.prepare(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open index %s: %w", path, err), x.Close())
+	}
+	return x, nil
+}
+
+// classify tells bbolt's complaints about the file's content from those of the
+// file system.
+func classify(err error) error {
+	var pe *fs.PathError
+	var errno syscall.Errno
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return ErrLocked
+	case errors.As(err, &pe), errors.As(err, &errno):
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrBroken, err)
+}
+
+// prepare makes what a new file lacks and reads what an old one says of itself.
+func (x *Index) prepare() error {
+	version := uint32(layout)
+	var totals Totals
+	known := false
+	err := x.view("open", func(tx *bolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		if meta == nil {
+			x.fresh = true
+			return nil
+		}
+		body, ok := unseal(keyVersion, meta.Get(keyVersion))
+		if !ok || len(body) != 4 {
+			return fmt.Errorf("%w: it does not say which version it is", ErrBroken)
+		}
+		version = be32(body)
+		totals, known = decodeTotals(keyTotals, meta.Get(keyTotals))
+		for _, name := range buckets() {
+			if tx.Bucket(name) == nil && version == layout {
+				return fmt.Errorf("%w: it has no bucket %q", ErrBroken, name)
+			}
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case version > layout:
+		return fmt.Errorf("%w: version %d, this program knows %d; run the newer program, or move the file away and lose tags and the order of use", ErrVersion, version, layout)
+	case x.fresh:
+		if err := x.update("create", create); err != nil {
+			return err
+		}
+		known = true
+	}
+	x.totals.Store(&totals)
+	if !known {
+		if err := x.update("recount", x.recount); err != nil {
+			return err
+		}
+	}
+	x.measure()
+	return syncFolder(filepath.Dir(x.path)) // bbolt syncs the file, not its name
+}
+
+func create(tx *bolt.Tx) error {
+	for _, name := range buckets() {
+		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+			return err
+		}
+	}
+	meta := tx.Bucket(bucketMeta)
+	if err := meta.Put(keyTotals, encodeTotals(keyTotals, Totals{})); err != nil {
+		return err
+	}
+	return meta.Put(keyVersion, seal(keyVersion, binary.BigEndian.AppendUint32(nil, layout)))
+}
+
+func syncFolder(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// Close waits for calls that are under way and closes the file. Of a broken
+// index only the descriptor, and with it the lock, is given back; the mapping
+// stays until the process ends, since nobody knows who is still in it.
+func (x *Index) Close() error {
+	x.applyMu.Lock()
+	defer x.applyMu.Unlock()
+	x.beginMu.Lock()
+	if x.closed {
+		x.beginMu.Unlock()
+		return nil
+	}
+	x.closed = true
+	x.beginMu.Unlock()
+	err := x.guard("close", x.db.Close)
+	if errors.Is(err, ErrBroken) {
+		return x.file.Close()
+	}
+	return err
+}
+
+// Broken is nil, or an ErrBroken with what broke the index.
+func (x *Index) Broken() error {
+	if b := x.broken.Load(); b != nil {
+		return *b
+	}
+	return nil
+}
+
+// Fresh tells whether Open found no index, or an empty file, and made one: what
+// lies in the cache directory is then unknown to it.
+func (x *Index) Fresh() bool { return x.fresh }
+
+// Path is the file's name, as given to Open.
+func (x *Index) Path() string { return x.path }
+
+// FileSize is what the file takes on disk, in allocated bytes, as of the last
+// commit: bbolt extends it in steps of 16 MiB that take nothing until written.
+func (x *Index) FileSize() int64 { return x.size.Load() }
+
+// growthMargin bounds Footprint's margin: a thousand records in a thousand
+// different pages of each bucket.
+const growthMargin = 8 << 20
+
+// Footprint is FileSize and what the next commit may add to it: bbolt writes
+// each page that it changes anew, so at most as much again as there is.
+func (x *Index) Footprint() int64 {
+	n := x.size.Load()
+	return n + min(n, growthMargin) + 64<<10
+}
+
+func (x *Index) measure() {
+	fi, err := x.file.Stat()
+	if err != nil {
+		return // the last size stands
+	}
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		x.size.Store(st.Blocks * 512)
+	}
+}
+
+// Totals counts blobs and their allocated bytes; O(1), of the last commit.
+func (x *Index) Totals() Totals { return *x.totals.Load() }
+
+// Stats gives the counts so far.
+func (x *Index) Stats() Stats {
+	return Stats{x.commits.Load(), x.badValues.Load(), x.refused.Load()}
+}
+
+// Get looks a blob up. A value that is damaged is a miss.
+func (x *Index) Get(d oci.Digest) (r Record, found bool, err error) {
+	if d.IsZero() {
+		return Record{}, false, nil
+	}
+	err = x.view("get", func(tx *bolt.Tx) error {
+		key := digestKey(d)
+		s, ok := x.record(tx, key)
+		if !ok {
+			return nil
+		}
+		r, found = x.full(tx, key, d, s)
+		return nil
+	})
+	return r, found, err
+}
+
+// record reads a blob's value; a damaged one is noted and missing.
+func (x *Index) record(tx *bolt.Tx, key []byte) (stored, bool) {
+	v := tx.Bucket(bucketBlobs).Get(key)
+	if v == nil {
+		return stored{}, false
+	}
+	s, ok := decodeRecord(key, v)
+	if !ok {
+		x.noteBad(bucketBlobs, key)
+	}
+	return s, ok
+}
+
+// full resolves the names of a record.
+func (x *Index) full(tx *bolt.Tx, key []byte, d oci.Digest, s stored) (Record, bool) {
+	mediaType, ok1 := nameOf(tx, s.mediaType)
+	origin, ok2 := nameOf(tx, s.origin)
+	if !ok1 || !ok2 {
+		x.noteBad(bucketBlobs, key)
+		return Record{}, false
+	}
+	return Record{
+		Digest: d, Size: s.size, Allocated: s.allocated, MediaType: mediaType, Class: s.class,
+		FirstSeen: timeOf(s.first), LastUsed: timeOf(s.last), Public: s.public, Origin: origin,
+	}, true
+}

@@ -1,0 +1,190 @@
+package index
+
+import (
+	"bytes"
+	"container/heap"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"cistern/internal/oci"
+)
+
+// maxVictims bounds one call: a thousand deletions are a transaction's worth.
+const maxVictims = 1000
+
+// Victims gives the least recently used blobs, oldest first over all classes,
+// until they allocate want bytes or are 1,000. A class is not taken below its
+// floor (allocated bytes, by Class): what would, and all younger ones of that
+// class, are left. pendingTouch gives a use that is not stored yet, or the zero
+// time; if it is later than the stored one it decides. Blobs for which skip
+// says true are passed over. Both may be nil, must not call the Index, and are
+// called without other locks.
+//
+// Victims changes nothing: until they are deleted, they come again.
+func (x *Index) Victims(want int64, floors [Classes]int64, pendingTouch func(oci.Digest) time.Time, skip func(oci.Digest) bool) (victims []Record, err error) {
+	if want <= 0 {
+		return nil, x.Broken()
+	}
+	left := x.Totals().Allocated
+	err = x.view("victims", func(tx *bolt.Tx) error {
+		o := newOrder(x, tx, pendingTouch, skip)
+		for want > 0 && len(victims) < maxVictims {
+			c, ok := o.next()
+			if !ok {
+				return nil
+			}
+			if left[c.class]-c.allocated < floors[c.class] {
+				o.end(c.class)
+				continue
+			}
+			r, ok := x.full(tx, c.key, c.digest, c.stored)
+			if !ok {
+				continue
+			}
+			left[c.class] -= c.allocated
+			want -= c.allocated
+			victims = append(victims, r)
+		}
+		return nil
+	})
+	return victims, err
+}
+
+// candidate is a blob with the use that counts.
+type candidate struct {
+	stored
+	key    []byte // of blobs; valid within the transaction
+	digest oci.Digest
+	used   uint64
+}
+
+func (c candidate) before(d candidate) bool {
+	if c.used != d.used {
+		return c.used < d.used
+	}
+	return bytes.Compare(c.key, d.key) < 0
+}
+
+// later holds blobs whose pending touch outranks the place where the walk met
+// them, oldest first. It is a heap.Interface.
+type later []candidate
+
+func (l later) Len() int           { return len(l) }
+func (l later) Less(i, j int) bool { return l[i].before(l[j]) }
+func (l later) Swap(i, j int)      { l[i], l[j] = l[j], l[i] }
+func (l *later) Push(c any)        { *l = append(*l, c.(candidate)) }
+func (l *later) Pop() any {
+	last := len(*l) - 1
+	c := (*l)[last]
+	*l = (*l)[:last]
+	return c
+}
+
+// order merges the orders of use of the classes.
+type order struct {
+	x       *Index
+	tx      *bolt.Tx
+	pending func(oci.Digest) time.Time
+	skip    func(oci.Digest) bool
+	lanes   [Classes]lane
+	later   later
+}
+
+// lane is one class's walk over recency.
+type lane struct {
+	cursor *bolt.Cursor // nil: walked to its end
+	prefix []byte       // nil: taken out
+	begun  bool
+	head   *candidate // nil: to be looked for
+}
+
+func newOrder(x *Index, tx *bolt.Tx, pending func(oci.Digest) time.Time, skip func(oci.Digest) bool) *order {
+	o := &order{x: x, tx: tx, pending: pending, skip: skip}
+	for c := range o.lanes {
+		o.lanes[c] = lane{cursor: tx.Bucket(bucketRecency).Cursor(), prefix: []byte{byte(c)}}
+	}
+	return o
+}
+
+// end takes a class out.
+func (o *order) end(c Class) { o.lanes[c] = lane{} }
+
+// next gives the oldest candidate of all.
+func (o *order) next() (candidate, bool) {
+	var best *lane
+	for c := range o.lanes {
+		l := &o.lanes[c]
+		o.fill(l)
+		if l.head != nil && (best == nil || l.head.before(*best.head)) {
+			best = l
+		}
+	}
+	for len(o.later) > 0 && (best == nil || o.later[0].before(*best.head)) {
+		c := heap.Pop(&o.later).(candidate)
+		if o.lanes[c.class].prefix != nil { // else the class is at its floor
+			return c, true
+		}
+	}
+	if best == nil {
+		return candidate{}, false
+	}
+	c := *best.head
+	best.head = nil
+	return c, true
+}
+
+// fill looks for a lane's next candidate.
+func (o *order) fill(l *lane) {
+	for l.cursor != nil && l.head == nil {
+		var k []byte
+		if l.begun {
+			k, _ = l.cursor.Next()
+		} else {
+			k, _ = l.cursor.Seek(l.prefix)
+			l.begun = true
+		}
+		if !bytes.HasPrefix(k, l.prefix) { // also nil: the end
+			l.cursor = nil
+			return
+		}
+		c, ok := o.candidate(k)
+		switch {
+		case !ok:
+		case c.used > c.last:
+			heap.Push(&o.later, c)
+		default:
+			l.head = &c
+		}
+	}
+}
+
+// candidate reads what a recency key stands for; one that stands for nothing is
+// noted.
+func (o *order) candidate(k []byte) (candidate, bool) {
+	class, last, key, ok := cutRecency(k)
+	d, rest, dok := cutDigest(key)
+	s, rok := decodeRecord(key, o.tx.Bucket(bucketBlobs).Get(key))
+	if !ok || !dok || len(rest) != 0 || !rok || s.class != class || s.last != last {
+		o.x.noteBad(bucketRecency, k)
+		return candidate{}, false
+	}
+	c := candidate{stored: s, key: key, digest: d, used: last}
+	passed := false
+	o.call(func() {
+		if passed = o.skip != nil && o.skip(d); !passed && o.pending != nil {
+			c.used = max(last, nanos(o.pending(d)))
+		}
+	})
+	return c, !passed
+}
+
+// call runs a caller's function so that its panic is not taken for the file's.
+func (o *order) call(f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			panic(callerPanic{p})
+		}
+	}()
+	f()
+}
