@@ -83,37 +83,38 @@ func TestNoClock(t *testing.T) {
 func TestPanics(t *testing.T) {
 	t.Parallel()
 	for _, f := range source(t, ownModule) {
-		ast.Inspect(f.ast, func(n ast.Node) bool {
-			call, ok := n.(*ast.CallExpr)
-			if !ok {
-				return true
+		for _, d := range f.ast.Decls {
+			if len(callsOf(d, "recover")) > 0 {
+				continue // may throw on what it caught
 			}
-			if isIdent(call.Fun, "panic") && !isAbort(call) {
-				t.Errorf("%s: panic: return an error; only http.ErrAbortHandler may be thrown, and what was recovered thrown on", f.at(call.Pos()))
+			for _, call := range callsOf(d, "panic") {
+				if !isAbort(call) {
+					t.Errorf("%s: panic: return an error; only http.ErrAbortHandler may be thrown, and what was recovered thrown on", f.at(call.Pos()))
+				}
 			}
-			return true
-		})
+		}
 	}
 }
 
-// isAbort accepts panic(http.ErrAbortHandler), and what recover gave being thrown on.
+// callsOf are the calls of a built-in function within a declaration.
+func callsOf(d ast.Decl, name string) []*ast.CallExpr {
+	var out []*ast.CallExpr
+	ast.Inspect(d, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok && isIdent(call.Fun, name) {
+			out = append(out, call)
+		}
+		return true
+	})
+	return out
+}
+
+// isAbort accepts panic(http.ErrAbortHandler).
 func isAbort(call *ast.CallExpr) bool {
 	if len(call.Args) != 1 {
 		return false
 	}
-	switch arg := call.Args[0].(type) {
-	case *ast.SelectorExpr:
-		return arg.Sel.Name == "ErrAbortHandler"
-	case *ast.Ident:
-		from, ok := declaredAs(arg).(*ast.AssignStmt)
-		if !ok || len(from.Rhs) != 1 {
-			return false
-		}
-		source, ok := from.Rhs[0].(*ast.CallExpr)
-		return ok && isIdent(source.Fun, "recover")
-	default:
-		return false
-	}
+	sel, ok := call.Args[0].(*ast.SelectorExpr)
+	return ok && sel.Sel.Name == "ErrAbortHandler"
 }
 
 // isIdent reports whether an expression is that plain name.
