@@ -204,10 +204,7 @@ func (c *Cache) settle() {
 			c.indexFailed(err)
 			return
 		case ok && rec.Size == size:
-			// Its bytes are counted with the record and as a leftover.
-			if err = c.store.Promote(d); err == nil {
-				c.store.AddUsed(-rec.Allocated)
-			}
+			err = c.store.Promote(d)
 		case !c.store.SameBoot():
 			err = c.store.Remove(d, 0)
 		default:

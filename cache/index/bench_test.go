@@ -38,6 +38,7 @@ func BenchmarkGetHit(b *testing.B) {
 
 func BenchmarkGetHitParallel(b *testing.B) {
 	x := big(b, 100_000)
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for i := 0; pb.Next(); i++ {
 			if _, ok, err := x.Get(digest(i % 1000)); !ok || err != nil {

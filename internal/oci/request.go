@@ -76,7 +76,10 @@ func (r Request) SplitHost() (host, name string, ok bool) {
 // A path that is not of the registry API gives KindOther and no error; a
 // malformed name, tag, digest or page size gives an *Error with its code.
 func ParseRequest(u *url.URL) (Request, error) {
-	path := strings.NewReplacer("%3A", ":", "%3a", ":").Replace(u.EscapedPath())
+	path := u.EscapedPath()
+	if strings.Contains(path, "%3") {
+		path = strings.ReplaceAll(strings.ReplaceAll(path, "%3A", ":"), "%3a", ":")
+	}
 	prefix, rest, ok := cutV2(path)
 	if !ok {
 		return Request{}, nil

@@ -1,0 +1,69 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/distribution/reference"
+
+	"cistern/cache"
+	"cistern/internal/oci"
+)
+
+// image reads an image's name as people write it on a command line: nginx,
+// nginx:1.27, ghcr.io/org/x@sha256:... The parts that people leave out are
+// those that docker adds.
+func (h *Handler) image(name string) (target, oci.Reference, error) {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return target{}, oci.Reference{}, &oci.Error{Code: oci.CodeNameInvalid, Message: "image " + oci.Quote(name) + " is not a name like nginx:1.27 or ghcr.io/org/x:v1", Err: err}
+	}
+	host, path := reference.Domain(named), reference.Path(named)
+	i, ok := h.routes.lookup(host)
+	if !ok {
+		return target{}, oci.Reference{}, unknownUpstream(host)
+	}
+	t := target{up: &h.routes.upstreams[i], index: i, repo: path}
+	ref := oci.Reference{Repository: t.repository()}
+	if tagged, ok := named.(reference.Tagged); ok {
+		ref.Tag = tagged.Tag()
+	}
+	if digested, ok := named.(reference.Digested); ok {
+		if ref.Digest, err = oci.ParseDigest(digested.Digest().String()); err != nil {
+			return target{}, oci.Reference{}, err
+		}
+		ref.Tag = ""
+	}
+	return t, ref, nil
+}
+
+// Refresh asks upstream about a tag now, fresh or not. A name without a tag
+// means latest.
+func (h *Handler) Refresh(ctx context.Context, name string) (Refreshed, error) {
+	t, ref, err := h.image(name)
+	if err != nil {
+		return Refreshed{}, err
+	}
+	if !ref.Digest.IsZero() {
+		return Refreshed{}, &oci.Error{Code: oci.CodeManifestInvalid, Message: "a digest never changes: refresh takes a tag"}
+	}
+	if ref.Tag == "" {
+		ref.Tag = "latest"
+	}
+	before, now, err := h.cache.Refresh(ctx, t.handle(), ref)
+	if err != nil {
+		return Refreshed{}, fmt.Errorf("refreshing %s: %w", ref, err)
+	}
+	return Refreshed{Image: ref.String(), Before: before.String(), Now: now.String(), Changed: before != now}, nil
+}
+
+// Remove drops what is cached of an image and not used by another: one tag or
+// digest, or with neither all of the repository's tags.
+func (h *Handler) Remove(_ context.Context, name string) (cache.Removed, error) {
+	_, ref, err := h.image(strings.TrimSuffix(name, "/"))
+	if err != nil {
+		return cache.Removed{}, err
+	}
+	return h.cache.Remove(ref)
+}

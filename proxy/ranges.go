@@ -1,0 +1,104 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"cistern/internal/oci"
+)
+
+// maxRanges is how many ranges one header may ask for: what lazy pullers send
+// at most (P 2.55). More are ignored, which the RFC allows, since each costs a
+// part's header in the answer.
+const maxRanges = 1024
+
+// unsatisfiable is a range that lies outside of the content.
+type unsatisfiable struct{ size int64 }
+
+func (e *unsatisfiable) Error() string {
+	return fmt.Sprintf("the range is outside of the blob's %d bytes", e.size)
+}
+
+// filterRange prepares a request's Range header for http.ServeContent, which
+// answers a unit it does not know with 416 instead of the whole, takes a suffix
+// of no bytes for one of a byte, and has no bound (FAULTS 0.7). What must be
+// ignored is removed; a set that cannot be satisfied gives 416.
+func filterRange(r *http.Request, size int64) error {
+	lines := r.Header["Range"]
+	if lines == nil {
+		return nil
+	}
+	spec, ok := strings.CutPrefix(lines[0], "bytes=")
+	if !ok || len(lines) > 1 || strings.Count(spec, ",") >= maxRanges {
+		delete(r.Header, "Range")
+		return nil
+	}
+	var kept []string
+	for item := range strings.SplitSeq(spec, ",") {
+		item = strings.Trim(item, " \t")
+		if item == "" {
+			continue
+		}
+		within, err := satisfiable(item, size)
+		if err != nil {
+			return rangeError(size, err)
+		}
+		if within {
+			kept = append(kept, item)
+		}
+	}
+	if kept == nil {
+		return rangeError(size, errors.New("no byte of it exists"))
+	}
+	r.Header["Range"] = []string{"bytes=" + strings.Join(kept, ",")}
+	return nil
+}
+
+// satisfiable tells whether a single range of the form a-b, a- or -n names at
+// least one byte. Numbers beyond 63 bits are beyond any blob.
+func satisfiable(item string, size int64) (bool, error) {
+	first, last, ok := strings.Cut(item, "-")
+	if !ok {
+		return false, errors.New("a range has no '-'")
+	}
+	if first == "" {
+		n, err := position(last)
+		return err == nil && n > 0 && size > 0, err
+	}
+	a, err := position(first)
+	if err != nil {
+		return false, err
+	}
+	if last != "" {
+		b, err := position(last)
+		if err != nil {
+			return false, err
+		}
+		if b < a {
+			return false, errors.New("a range ends before it starts")
+		}
+	}
+	return a < size, nil
+}
+
+// position reads a byte position: digits only, no sign.
+func position(s string) (int64, error) {
+	if s == "" || strings.Trim(s, "0123456789") != "" {
+		return 0, errors.New("a position is not a number")
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return 0, errors.New("a position is beyond any blob")
+	}
+	return n, nil
+}
+
+func rangeError(size int64, cause error) error {
+	return &oci.Error{
+		Code: oci.CodeUnsupported, HTTPStatus: http.StatusRequestedRangeNotSatisfiable,
+		Message: "the range cannot be satisfied: " + cause.Error(), Err: &unsatisfiable{size},
+	}
+}

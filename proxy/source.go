@@ -1,0 +1,50 @@
+package proxy
+
+import (
+	"context"
+
+	"cistern/cache"
+	"cistern/internal/oci"
+	"cistern/upstream"
+)
+
+// source is one repository of an upstream, as the cache wants to see it.
+type source struct {
+	u    *upstream.Upstream
+	repo string
+}
+
+var _ cache.Source = source{}
+
+func (s source) Healthy() bool { return s.u.Healthy() }
+
+func (s source) Manifest(ctx context.Context, ref string) (*cache.Manifest, error) {
+	return fetchManifest(ctx, s, ref, "")
+}
+
+// fetchManifest is Manifest with an Accept header of the caller's choice.
+func fetchManifest(ctx context.Context, s source, ref, accept string) (*cache.Manifest, error) {
+	m, err := s.u.Manifest(ctx, s.repo, ref, accept)
+	if err != nil {
+		return nil, err
+	}
+	return &cache.Manifest{Bytes: m.Bytes, MediaType: m.MediaType, Digest: m.Digest, Private: m.Private, Unkept: m.Uncacheable}, nil
+}
+
+func (s source) Resolve(ctx context.Context, ref string) (cache.Resolved, error) {
+	r, err := s.u.Resolve(ctx, s.repo, ref)
+	return cache.Resolved{Descriptor: r.Descriptor, Private: r.Private}, err
+}
+
+func (s source) BlobInfo(ctx context.Context, d oci.Digest) (cache.Resolved, error) {
+	r, err := s.u.BlobInfo(ctx, s.repo, d)
+	return cache.Resolved{Descriptor: r.Descriptor, Private: r.Private}, err
+}
+
+func (s source) Blob(ctx context.Context, d oci.Digest, off, end int64) (*cache.Body, error) {
+	b, err := s.u.Blob(ctx, s.repo, d, off, end)
+	if err != nil {
+		return nil, err
+	}
+	return &cache.Body{ReadCloser: b, Size: b.Size, Offset: b.Offset, Private: b.Private, Blame: b.Blame}, nil
+}
