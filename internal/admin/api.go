@@ -63,16 +63,24 @@ type ConnectionStatus struct {
 
 // Upstream is one registry that Cistern may fetch from.
 type Upstream struct {
-	Name          string   `json:"name"`
-	Default       bool     `json:"default"`
-	Endpoints     []string `json:"endpoints"`
-	Up            bool     `json:"up"`
-	Account       bool     `json:"account"` // asked with credentials
-	Requests      uint64   `json:"requests"`
-	Failures      uint64   `json:"failures"` // no answer, 429 or 5xx
-	ReceivedBytes uint64   `json:"received_bytes"`
+	Name          string     `json:"name"`
+	Default       bool       `json:"default"` // answers requests that name no upstream
+	Up            bool       `json:"up"`
+	Account       bool       `json:"account"` // asked with credentials
+	Endpoints     []Endpoint `json:"endpoints"`
+	Requests      uint64     `json:"requests"`
+	Failures      uint64     `json:"failures"` // no answer, 429 or 5xx
+	ReceivedBytes uint64     `json:"received_bytes"`
 	// RateLimit is what upstream said last; null: nothing yet.
 	RateLimit *RateLimit `json:"rate_limit"`
+}
+
+// Endpoint is one base URL of an upstream.
+type Endpoint struct {
+	Host        string     `json:"host"`
+	Up          bool       `json:"up"`
+	LastError   string     `json:"last_error,omitempty"`
+	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
 }
 
 // RateLimit is a quota of pulls, as Docker Hub states it.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -73,7 +74,7 @@ func (c *Client) resolve(address string) error {
 		return nil
 	}
 	host, port, err := net.SplitHostPort(address)
-	if err != nil {
+	if _, notNumber := strconv.ParseUint(port, 10, 16); err != nil || notNumber != nil {
 		return fmt.Errorf("admin address %q: want HOST:PORT or unix:/path", address)
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {

@@ -47,8 +47,7 @@ type Options struct {
 	Registry  Registry
 	Cache     Cache
 	Upstreams []*upstream.Upstream
-	Endpoints map[string][]string // by upstream
-	Default   string              // the default upstream; may be ""
+	Default   string // the default upstream; may be ""
 	Metrics   http.Handler
 	Listener  *listener.Listener // the registry's
 	CacheDir  string

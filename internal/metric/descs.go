@@ -1,0 +1,64 @@
+package metric
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// descs are the names, DESIGN section 7 first.
+type descs struct {
+	requests, requestSeconds, sent       *prometheus.Desc
+	lastPull, clients                    *prometheus.Desc
+	upRequests, upReceived, upSeconds    *prometheus.Desc
+	up, rateLimit, rateRemaining         *prometheus.Desc
+	upConnections                        *prometheus.Desc
+	bytes, reserved, limit, blobs        *prometheus.Desc
+	evictedBytes, evictedBlobs, evictAge *prometheus.Desc
+	fills, readers, resumed, unverified  *prometheus.Desc
+	unbacked, checkpoints, degraded      *prometheus.Desc
+	verify, stale                        *prometheus.Desc
+	connections, connLimit               *prometheus.Desc
+	connRefused, connEvicted             *prometheus.Desc
+	build                                *prometheus.Desc
+}
+
+func newDescs() descs {
+	d := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("cistern_"+name, help, labels, nil)
+	}
+	return descs{
+		requests:       d("requests_total", "Requests of registry clients.", "kind", "upstream", "outcome", "code"),
+		requestSeconds: d("request_seconds", "Time from a request to the first byte of its answer.", "kind", "outcome"),
+		sent:           d("sent_bytes_total", "Body bytes sent to registry clients.", "kind", "upstream", "outcome"),
+		lastPull:       d("last_pull_timestamp_seconds", "When a manifest or blob was last asked for; 0: not since the start."),
+		clients:        d("clients_seen", "Clients in the table of those seen since the start."),
+
+		upRequests:    d("upstream_requests_total", "Requests sent upstream, redirects and tokens included; code 0: no answer.", "upstream", "kind", "code"),
+		upReceived:    d("upstream_received_bytes_total", "Body bytes received from upstream.", "upstream"),
+		upSeconds:     d("upstream_seconds", "Time from a request sent upstream to the header of its answer.", "upstream", "kind"),
+		up:            d("upstream_up", "Whether an endpoint of the upstream is used; 0: all failed lately.", "upstream"),
+		upConnections: d("upstream_connections", "Connections to the upstream that are open, idle ones included.", "upstream"),
+		rateLimit:     d("ratelimit_limit", "Pulls that upstream allows in its window, as it said last.", "upstream"),
+		rateRemaining: d("ratelimit_remaining", "Pulls left in upstream's window, as it said last.", "upstream"),
+
+		bytes:        d("cache_bytes", "Bytes allocated in the cache directory."),
+		reserved:     d("cache_reserved_bytes", "Bytes promised to fills and not written yet."),
+		limit:        d("cache_limit_bytes", "Most bytes that the cache directory may take; 0: no cap."),
+		blobs:        d("cache_blobs", "Whole blobs in the cache, manifests included."),
+		degraded:     d("cache_degraded", "1 if nothing new is kept, because the disk is full or broken; pulls are streamed."),
+		evictedBytes: d("evicted_bytes_total", "Bytes evicted."),
+		evictedBlobs: d("evicted_blobs_total", "Blobs evicted."),
+		evictAge:     d("evicted_age_seconds", "Time since the last use of the blob evicted last: how far back the cache remembers."),
+		fills:        d("fills_in_flight", "Blobs on their way from upstream to the disk."),
+		readers:      d("flight_readers", "Clients that read blobs on their way."),
+		resumed:      d("fill_resumed_bytes_total", "Bytes not fetched again because a broken fill had left them on disk."),
+		unverified:   d("unverified_sent_bytes_total", "Range bytes sent before the digest of their blob was known to match."),
+		unbacked:     d("fills_unbacked_total", "Fills that went past the disk: full, broken, or no room in time."),
+		checkpoints:  d("checkpoints_total", "Times that finished blobs were made durable."),
+		verify:       d("verify_failures_total", "Blobs and manifests whose bytes did not match their digest.", "upstream"),
+		stale:        d("stale_served_total", "Answers from the cache without upstream's word, because it was down.", "upstream"),
+
+		connections: d("connections", "Open connections of registry clients."),
+		connLimit:   d("connections_limit", "Most connections of registry clients at once."),
+		connRefused: d("connections_refused_total", "Connections refused over the limit, all others being busy."),
+		connEvicted: d("connections_evicted_total", "Waiting connections closed to make room for others."),
+		build:       d("build_info", "Always 1; which program this is.", "version", "revision", "goversion"),
+	}
+}
