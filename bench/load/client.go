@@ -238,7 +238,7 @@ func (c *Client) ReadAll(ctx context.Context, r *Response, limit int64) ([]byte,
 
 // finish makes the connection ready for the next request, or drops it.
 func (c *Client) finish(r *Response) error {
-	if r.Length < 0 && !r.closes {
+	if r.Length < 0 && !r.closes && !r.none {
 		// A chunked body ends with an empty line that its reader leaves.
 		if _, err := r.conn.br.ReadSlice('\n'); err != nil {
 			return fmt.Errorf("reading the trailer: %w", err)

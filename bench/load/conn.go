@@ -66,6 +66,7 @@ type Response struct {
 	body    io.Reader
 	started time.Time
 	closes  bool
+	none    bool // there is no body, whatever its length
 }
 
 // Header returns the first value of a header field, "" when there is none.
@@ -101,7 +102,7 @@ func (c *conn) roundTrip(request []byte, head bool) (*Response, error) {
 	}
 	switch {
 	case head || r.Status == 204 || r.Status == 304:
-		r.body, r.Length = strings.NewReader(""), max(r.Length, 0)
+		r.body, r.none = strings.NewReader(""), true
 	case strings.EqualFold(r.Header("Transfer-Encoding"), "chunked"):
 		r.body, r.Length = httputil.NewChunkedReader(c.br), -1
 	case r.Length < 0:

@@ -85,7 +85,7 @@ type drain struct {
 }
 
 func (d *drain) run(ctx context.Context) error {
-	if d.want == 0 || d.r.body != nil && d.r.Length == 0 {
+	if d.want == 0 || d.r.none {
 		return nil
 	}
 	if d.SHA256 {

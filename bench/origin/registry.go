@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"cistern/bench/shape"
 )
 
 // request is a parsed path; kind is the label of counters and faults.
@@ -112,7 +114,8 @@ func (s *Server) serveManifest(w http.ResponseWriter, r *http.Request, req reque
 		return
 	}
 	if s.opts.RateLimit > 0 {
-		if r.Method == http.MethodGet {
+		// The control address is not on the link, and its GETs are no pulls.
+		if _, far := r.Context().Value(connKey{}).(*shape.Conn); far && r.Method == http.MethodGet {
 			s.pulls.Add(1)
 		}
 		used := int(s.pulls.Load())

@@ -1,0 +1,92 @@
+package report_test
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"cistern/bench/report"
+)
+
+func samples() *report.Samples {
+	s := &report.Samples{}
+	add := func(cas, peer string, vs ...float64) {
+		for _, v := range vs {
+			s.Add(report.Key{Scenario: "warm", Case: cas, Peer: peer, Metric: "GB/s"}, v)
+		}
+	}
+	add("C=8", "nginx", 4, 2, 4)
+	add("C=8", "cistern", 3, 1.6, 3.6)
+	add("C=32", "nginx", 5)
+	return s
+}
+
+// A round on a busy machine slows both: the ratio is of values of one round.
+func TestRatioIsOfRounds(t *testing.T) {
+	t.Parallel()
+	s := samples()
+	k := report.Key{Scenario: "warm", Case: "C=8", Peer: "cistern", Metric: "GB/s"}
+	if got := s.Ratio(k, "nginx"); math.Abs(got-0.8) > 1e-9 {
+		t.Errorf("ratio %v, want 0.8", got)
+	}
+	if got := s.Ratio(k, "nobody"); !math.IsNaN(got) {
+		t.Errorf("ratio to nobody: %v", got)
+	}
+	if got := s.Max(k); got != 3.6 {
+		t.Errorf("max %v", got)
+	}
+}
+
+func TestTables(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	if err := report.WriteTables(&b, samples()); err != nil {
+		t.Fatal(err)
+	}
+	want := "## warm\n\n| GB/s | C=8 | C=32 |\n|---|---:|---:|\n| nginx | 4 | 5 |\n| cistern | 3 | – |\n\n"
+	if b.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	}
+}
+
+func TestVerdicts(t *testing.T) {
+	t.Parallel()
+	atMost := report.Figure{Target: 1.05}
+	atLeast := report.Figure{Target: 0.75, Reach: 1, AtLeast: true}
+	for _, c := range []struct {
+		f    report.Figure
+		v    float64
+		want string
+	}{
+		{atMost, 1.05, "met"},
+		{atMost, 1.06, "**not met**"},
+		{atMost, math.NaN(), "not measured"},
+		{atLeast, 0.74, "**not met**"},
+		{atLeast, 0.76, "met"},
+		{atLeast, 1.2, "met, and what was hoped for"},
+		{atLeast, math.NaN(), "not measured"},
+	} {
+		if got := c.f.Verdict(c.v); got != c.want {
+			t.Errorf("%v with target %v: %q, want %q", c.v, c.f.Target, got, c.want)
+		}
+	}
+}
+
+func TestNumber(t *testing.T) {
+	t.Parallel()
+	for v, want := range map[float64]string{0: "0", 1: "1", 1.004: "1.00", 0.0123: "0.012", 12.34: "12.3", 123.4: "123", 22410.7: "22411", math.Inf(1): "–"} {
+		if got := report.Number(v); got != want {
+			t.Errorf("Number(%v) = %s, want %s", v, got, want)
+		}
+	}
+}
+
+func TestMachine(t *testing.T) {
+	t.Parallel()
+	if m := report.Machine(); strings.Contains(m, "\n") || !strings.Contains(m, "cores") {
+		t.Errorf("machine %q", m)
+	}
+	if s := report.Slug(); strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		t.Errorf("slug %q", s)
+	}
+}
