@@ -65,7 +65,7 @@ demo: build ## a registry, a cold pull, a warm one, twenty at once: all on this 
 	@$(MAKE) -s -C bench demo
 
 fuzz: ## each fuzz target for FUZZTIME
-	@set -e; grep -rHoE --include='*_test.go' --exclude-dir='.*' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's,/[^/]*:func , ,' | sort | \
+	@set -e; grep -rHoE --include='*_test.go' --exclude-dir='.?*' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's,/[^/]*:func , ,' | sort | \
 	while read -r dir name; do \
 		echo "$$dir $$name"; (cd "$$dir" && go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) .); \
 	done
