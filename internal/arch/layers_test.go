@@ -28,7 +28,6 @@ var arrows = []arrow{
 	{"internal/oci", nil, "the vocabulary is below everything"},
 	{"internal/durable", nil, "a leaf"},
 	{"internal/hist", nil, "a leaf"},
-	{"internal/leaktest", nil, "a leaf"},
 	{"internal/arch", nil, "tests only"},
 	{"internal", []string{"internal/oci"}, "a helper package may know the vocabulary; more needs a line here"},
 	{"bench", []string{"bench/...", "internal/oci", "internal/hist"}, "the bench measures any proxy by its address, ours is no exception"},
@@ -76,13 +75,13 @@ func TestArrows(t *testing.T) {
 	}
 }
 
-// TestNobodyImportsPrograms: packages under cmd/ and bench/ are programs; tests may use the bench's synthetic upstream.
+// TestNobodyImportsPrograms: what cmd/ holds is not for others, and the helpers of tests are for tests.
 func TestNobodyImportsPrograms(t *testing.T) {
 	t.Parallel()
 	for _, f := range source(t, func(f *file) bool { return !within(f.dir, "test") }) {
 		for _, path := range f.imports() {
 			dir := strings.TrimPrefix(path, modulePath+"/")
-			if within(dir, "cmd") && !within(f.dir, "cmd") || within(dir, "internal/leaktest") && !f.test {
+			if within(dir, "cmd") && !within(f.dir, "cmd") || forTests(dir) && !f.test && !forTests(f.dir) {
 				t.Errorf("%s imports %s", f.path, dir)
 			}
 		}
@@ -108,7 +107,7 @@ var reservations = []reserved{
 	{"oras.land/", []string{"cmd", "upstream"}, "credentials are read where the client is built"},
 	{"github.com/rogpeppe/go-internal", []string{}, "tests only"},
 	{"pgregory.net/rapid", []string{}, "tests only"},
-	{"testing", []string{"internal/leaktest", "internal/arch"}, "tests only"},
+	{"testing", []string{}, "tests only"},
 	{"C", []string{}, "the binary is static"},
 	{"unsafe", []string{"bench"}, "no need for it so far"},
 }

@@ -139,11 +139,15 @@ func source(t *testing.T, keep func(*file) bool) []*file {
 	return out
 }
 
-// production keeps what is built into a program.
+// production keeps what is not a test's file.
 func production(f *file) bool { return !f.test }
 
-// ownModule keeps what the layer rules are about: the programs of this module. test/ imports what it needs.
-func ownModule(f *file) bool { return !f.test && !within(f.dir, "test") }
+// ownModule keeps what the layer rules are about: the programs of this module. test/ imports what it needs, and so do the
+// helpers of tests.
+func ownModule(f *file) bool { return !f.test && !within(f.dir, "test") && !forTests(f.dir) }
+
+// forTests tells the packages that help tests: internal/leaktest and others whose name ends so.
+func forTests(dir string) bool { return within(dir, "internal") && strings.HasSuffix(dir, "test") }
 
 // within reports whether dir is root or lies in it.
 func within(dir, root string) bool {
