@@ -68,7 +68,7 @@ func (c *Cache) byTag(ctx context.Context, repo *Repository, ref oci.Reference, 
 	case serve:
 		return c.target(ctx, repo, t, OutcomeHit, head)
 	case serveStale:
-		if content := c.stale(ctx, repo, t, "upstream is unavailable"); content != nil {
+		if content := c.stale(ctx, repo, t, "upstream is unavailable", true); content != nil {
 			c.refreshLater(repo, ref)
 			return content, nil
 		}
@@ -95,7 +95,8 @@ func (c *Cache) askAgain(ctx context.Context, repo *Repository, t index.Tag, may
 	if !mayStale || errors.Is(err, oci.ErrNotFound) || errors.Is(err, oci.ErrDenied) {
 		return nil, err
 	}
-	if content := c.stale(ctx, repo, t, reason(err)); content != nil {
+	// A rate limit counts manifests, not blobs (P 4.12): those can be had.
+	if content := c.stale(ctx, repo, t, reason(err), !errors.Is(err, oci.ErrLimited)); content != nil {
 		return content, nil
 	}
 	return nil, err
@@ -211,10 +212,10 @@ func (c *Cache) target(ctx context.Context, repo *Repository, t index.Tag, o Out
 }
 
 // stale gives the copy of a tag that upstream does not confirm, if it is here
-// and can be pulled; nil otherwise.
-func (c *Cache) stale(ctx context.Context, repo *Repository, t index.Tag, why string) *Content {
+// and, where upstream is not there to fill gaps, can be pulled; nil otherwise.
+func (c *Cache) stale(ctx context.Context, repo *Repository, t index.Tag, why string, needWhole bool) *Content {
 	content, err := c.storedManifest(ctx, repo, t.Target.Digest)
-	if err != nil || content == nil || !c.pullable(content.Bytes, 0) {
+	if err != nil || content == nil || needWhole && !c.pullable(content.Bytes, 0) {
 		return nil
 	}
 	c.upstream(repo.Upstream).stale.Add(1)

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,6 +31,8 @@ type rig struct {
 	t       *testing.T
 	handler *Handler
 	cache   *cache.Cache
+	dir     string
+	stop    func() // ends all of it; called at the end of the test at the latest
 }
 
 type setup struct {
@@ -66,8 +71,8 @@ func newRig(t *testing.T, s setup) *rig {
 		o.Upstreams = append(o.Upstreams, Upstream{u, policy})
 	}
 	h := New(o)
-	r := &rig{httptest.NewServer(h), t, h, c}
-	t.Cleanup(func() {
+	r := &rig{Server: httptest.NewServer(h), t: t, handler: h, cache: c, dir: s.dir}
+	r.stop = sync.OnceFunc(func() {
 		r.Server.Close()
 		if err := c.Close(); err != nil {
 			t.Error(err)
@@ -76,6 +81,7 @@ func newRig(t *testing.T, s setup) *rig {
 			u.Close()
 		}
 	})
+	t.Cleanup(r.stop)
 	return r
 }
 
@@ -84,7 +90,7 @@ type answer struct {
 	status int
 	header http.Header
 	body   []byte
-	err    error // of reading the body
+	err    error // of the request, or of reading the body
 }
 
 func (r *rig) do(method, path string, header ...string) answer {
@@ -98,7 +104,7 @@ func (r *rig) do(method, path string, header ...string) answer {
 	}
 	resp, err := r.Client().Do(req)
 	if err != nil {
-		r.t.Fatal(err)
+		return answer{err: err}
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
@@ -207,4 +213,22 @@ func TestRangesInEveryState(t *testing.T) {
 			t.Errorf("multi-range: %d %v", a.status, a.header)
 		}
 	}
+}
+
+// du is what the files and folders below dir take on disk.
+func du(t *testing.T, dir string) (sum int64) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // evicted meanwhile
+		}
+		if fi, err := e.Info(); err == nil {
+			sum += fi.Sys().(*syscall.Stat_t).Blocks * 512
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return sum
 }

@@ -132,6 +132,15 @@ func (in *Ingest) Write(p []byte) (n int, err error) {
 	return n, diskError("write fill "+in.d.String(), err)
 }
 
+// Reach promises room for the file to become size bytes long, as Reserve does:
+// for a resumed fill, of which only what is missing is to be reserved.
+func (in *Ingest) Reach(ctx context.Context, size int64) error {
+	if short := size - in.Len() - in.room.room(); short > 0 {
+		return in.room.Grow(ctx, short)
+	}
+	return nil
+}
+
 // ReadAt reads what has been written, as io.ReaderAt.
 func (in *Ingest) ReadAt(p []byte, off int64) (int, error) { return in.file.ReadAt(p, off) }
 
