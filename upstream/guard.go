@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -83,10 +84,19 @@ func (g *guard) checkHost(host string) error {
 	if a, err := netip.ParseAddr(strings.TrimSuffix(host, ".")); err == nil {
 		return g.check(a)
 	}
-	if !g.private && inside(host) {
-		return &refusedError{addr: host, kind: "a local name", name: g.name, setting: g.setting}
+	if !g.private && (inside(host) || endsInNumber(host)) {
+		return &refusedError{addr: host, kind: "a local name or an address in an odd spelling", name: g.name, setting: g.setting}
 	}
 	return nil
+}
+
+// endsInNumber tells names that some resolvers read as an IPv4 address: 127.1,
+// 0x7f.0.0.1.
+func endsInNumber(host string) bool {
+	host = strings.TrimSuffix(host, ".")
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	_, err := strconv.ParseUint(last, 0, 64)
+	return err == nil || strings.Trim(last, "0123456789") == ""
 }
 
 // Kinds of addresses, as an operator reads them.

@@ -176,7 +176,7 @@ func TestGuardRebinding(t *testing.T) {
 func TestGuardByProxy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	for _, target := range []string{"http://127.0.0.1/x", "http://localhost/x", "http://169.254.169.254/latest", "http://[::1]:80/x", "http://intern/x"} {
+	for _, target := range []string{"http://127.0.0.1/x", "http://localhost/x", "http://169.254.169.254/latest", "http://[::1]:80/x", "http://intern/x", "http://127.1/x", "http://0x7f.0.0.1/x", "http://0177.1/x", "http://2130706433/x", "http://127.0.0.1./x"} {
 		w.hosts = map[string]http.Handler{"https://registry.example.com": http.RedirectHandler(strings.Replace(target, "http:", "https:", 1), http.StatusFound)}
 		o := w.options("https://registry.example.com")
 		o.Network = "auto"

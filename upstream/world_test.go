@@ -214,3 +214,5 @@ func contains(t *testing.T, err error, parts ...string) {
 		}
 	}
 }
+
+var zeroTime time.Time
