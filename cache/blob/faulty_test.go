@@ -156,11 +156,8 @@ func story(t *testing.T, dir string, f *faulty) {
 		}
 		checkRecorded(t, s, recorded)
 		for d, allocated := range recorded {
-			err := s.Remove(d, allocated)
-			mustBe(t, err)
-			if err == nil {
-				delete(recorded, d)
-			}
+			mustBe(t, s.Remove(d, allocated))
+			delete(recorded, d) // an error does not say that it is still there
 			break
 		}
 		checkLedger(t, s)
@@ -236,7 +233,7 @@ func checkLedger(t *testing.T, s *Store) {
 func TestEveryOperationFailsOnce(t *testing.T) {
 	t.Parallel()
 	for _, done := range []bool{false, true} {
-		for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EIO, syscall.EROFS} {
+		for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EIO} {
 			for n := 1; ; n++ {
 				f := &faulty{err: errno, fail: n, done: done}
 				story(t, t.TempDir(), f)
