@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -135,7 +136,10 @@ func (s *settings) run(ctx context.Context, stdout, stderr io.Writer, o peer.Opt
 			break
 		}
 	}
-	strangers, cerr := clock.Strangers(fleet.Pids())
+	strangers, cerr := math.NaN(), error(nil)
+	if len(o.External) == 0 { // what the user started is no stranger, but not known in whole
+		strangers, cerr = clock.Strangers(fleet.Pids())
+	}
 	return errors.Join(err, cerr, s.report(stdout, b, subject, started, strangers))
 }
 
@@ -143,8 +147,8 @@ func (s *settings) run(ctx context.Context, stdout, stderr io.Writer, o peer.Opt
 func (s *settings) report(stdout io.Writer, b *scenario.Bench, subject string, started time.Time, strangers float64) error {
 	var text bytes.Buffer
 	fmt.Fprintf(&text, "# %s\n\n%s\n\n", started.UTC().Format("2006-01-02 15:04 UTC"), report.Machine())
-	fmt.Fprintf(&text, "Load, registry and proxy share the cores; others kept %.2f of them busy meanwhile. Warm: %d rounds of %s each in turn\nover the peers; cold: %d rounds. Values are medians, ratios medians of those of the same round. Took %s.\n\n",
-		strangers, s.rounds, s.window, s.cold, time.Since(started).Round(time.Second))
+	fmt.Fprintf(&text, "Load, registry and proxy share the cores; others kept %s of them busy meanwhile. Warm: %d rounds of %s each in turn\nover the peers; cold: %d rounds. Values are medians, ratios medians of those of the same round. Took %s.\n\n",
+		report.Number(strangers), s.rounds, s.window, s.cold, time.Since(started).Round(time.Second))
 	err := errors.Join(
 		report.WriteFigures(&text, b.Samples, scenario.Figures(subject, s.variants)),
 		report.WriteTables(&text, b.Samples),

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"time"
 
 	"cistern/bench/peer"
 	"cistern/bench/report"
@@ -31,53 +32,57 @@ func coldFigures(v string, k keyOf) []report.Figure {
 	var bytes []report.Key
 	for _, size := range []int{64, 256} {
 		for _, n := range []int{1, 10, 50, 100} {
-			bytes = append(bytes, k("herd", fmt.Sprintf("%s %d MiB N=%d", v, size, n), "upstream bytes / size"))
+			bytes = append(bytes, k("herd", herdCaseName(v, size, n), upstreamBytes))
 		}
 	}
 	fs = append(fs, report.Figure{
 		Name: tag("upstream bytes / size, worst of 1 to 100 clients, 64 and 256 MiB"), Target: 1, Format: "%.3f",
 		Value: func(s *report.Samples) float64 { return worst(s, bytes) },
 	})
-	for n, target := range map1(1, 1.05, 10, 1.10) {
-		fs = append(fs, report.Figure{Name: tag("last client done / ideal, 256 MiB, %d clients", n), Target: target, Value: median(k("herd", fmt.Sprintf("%s 256 MiB N=%d", v, n), "last done / ideal"))})
+	for _, c := range []struct {
+		clients int
+		target  float64
+	}{{1, 1.05}, {10, 1.10}} {
+		fs = append(fs, report.Figure{
+			Name: tag("last client done / ideal, 256 MiB, N=%d", c.clients), Target: c.target,
+			Value: median(k("herd", herdCaseName(v, 256, c.clients), lastDone)),
+		})
 	}
-	ten := k("herd", v+" 64 MiB N=10", "first byte, slowest, ms")
-	hundred := k("herd", v+" 64 MiB N=100", "first byte, slowest, ms")
-	fs = append(fs,
-		report.Figure{Name: tag("first byte of the slowest of 10 clients"), Unit: " ms", Target: 120, Value: median(ten)},
-		report.Figure{Name: tag("first byte of the slowest of 100 clients / direct"), Target: 1.5, Value: ratio(hundred, peer.Direct)},
-	)
-	for _, leader := range []string{"leader slow", "leader leaves"} {
-		fs = append(fs, report.Figure{Name: tag("first byte for a second client, %s", leader), Unit: " ms", Target: 50, Value: median(k("follower", v+" "+leader, "follower's first byte, ms"))})
+	ten := k("herd", herdCaseName(v, 64, 10), firstSlowest)
+	hundred := k("herd", herdCaseName(v, 64, 100), firstSlowest)
+	if v == peer.Plain {
+		fs = append(fs, report.Figure{Name: tag("first byte of the slowest of 10 clients"), Unit: " ms", Target: 120, Value: median(ten)})
+	} else {
+		// Tokens and redirects are round trips, for direct clients as well.
+		fs = append(fs, report.Figure{Name: tag("first byte of the slowest of 10 clients / direct"), Target: 1.5, Value: ratio(ten, peer.Direct)})
 	}
-	many := v + " rtt 20 ms"
+	fs = append(fs, report.Figure{Name: tag("first byte of the slowest of 100 clients / direct"), Target: 1.5, Value: ratio(hundred, peer.Direct)})
+	for _, leader := range []string{leaderSlow, leaderLeaves} {
+		fs = append(fs, report.Figure{Name: tag("first byte for a second client, %s", leader), Unit: " ms", Target: 50, Value: median(k("follower", variantCase(v, leader), followerFirst))})
+	}
+	many := manyCase(v, 20*time.Millisecond)
 	return append(fs,
-		report.Figure{Name: tag("2,000 cold 64 KiB blobs, 20 ms: blobs/s / direct"), Target: 0.85, AtLeast: true, Value: ratio(k("many-small", many, "blobs/s"), peer.Direct)},
-		report.Figure{Name: tag("the same: upstream connections (about 16)"), Target: 20, Value: median(k("many-small", many, "upstream connections"))},
-		report.Figure{Name: tag("cold image, 20 MB/s: seconds / direct"), Target: 1.05, Value: ratio(k("image", v+" 20 MB/s", "cold s"), peer.Direct)},
-		report.Figure{Name: tag("cold image, 5 MB/s a connection: seconds / direct"), Target: 1.05, Value: ratio(k("image", v+" 5 MB/s a connection", "cold s"), peer.Direct)},
+		report.Figure{Name: tag("2,000 cold 64 KiB blobs, 20 ms: blobs/s / direct"), Target: 0.85, AtLeast: true, Value: ratio(k("many-small", many, blobRate), peer.Direct)},
+		report.Figure{Name: tag("the same: upstream connections (about 16)"), Target: 20, Value: median(k("many-small", many, connections))},
+		report.Figure{Name: tag("cold image, 20 MB/s: seconds / direct"), Target: 1.02, Value: ratio(k("image", variantCase(v, linkTotal), coldSeconds), peer.Direct)},
+		report.Figure{Name: tag("cold image, 5 MB/s a connection: seconds / direct"), Target: 1.02, Value: ratio(k("image", variantCase(v, linkEach), coldSeconds), peer.Direct)},
 	)
-}
-
-// map1 yields pairs in order, which a map would not.
-func map1(a int, x float64, b int, y float64) func(func(int, float64) bool) {
-	return func(yield func(int, float64) bool) { _ = yield(a, x) && yield(b, y) }
 }
 
 func warmFigures(name string, k keyOf) []report.Figure {
 	var fs []report.Figure
 	for _, n := range []int{8, 32} {
-		for _, mode := range []string{"copy", "truncate"} {
-			cas := fmt.Sprintf("C=%d %s", n, mode)
-			about := fmt.Sprintf("warm 512 MiB, %d clients (%s)", n, mode)
+		for _, truncate := range []bool{false, true} {
+			cas := largeCase(n, truncate)
+			about := "warm 512 MiB, " + cas
 			fs = append(fs,
-				report.Figure{Name: about + ": GB/s / nginx-static", Target: 0.75, Reach: 1, AtLeast: true, Value: ratio(k("warm-large", cas, "GB/s"), peer.NginxFiles)},
-				report.Figure{Name: about + ": CPU s/GB / nginx-static", Target: 1.3, Reach: 1, Value: ratio(k("warm-large", cas, "CPU s/GB"), peer.NginxFiles)},
-				report.Figure{Name: about + ": CPU s/GB / fileserver", Target: 1.15, Value: ratio(k("warm-large", cas, "CPU s/GB"), peer.FileServer)},
+				report.Figure{Name: about + ": GB/s / nginx-static", Target: 0.75, Reach: 1, AtLeast: true, Value: ratio(k("warm-large", cas, rateGB), peer.NginxFiles)},
+				report.Figure{Name: about + ": CPU s/GB / nginx-static", Target: 1.3, Reach: 1, Value: ratio(k("warm-large", cas, cpuGB), peer.NginxFiles)},
+				report.Figure{Name: about + ": CPU s/GB / fileserver", Target: 1.15, Value: ratio(k("warm-large", cas, cpuGB), peer.FileServer)},
 			)
 		}
 	}
-	for _, kind := range []string{"blob 4 KiB", "manifest by digest", "manifest by tag"} {
+	for _, kind := range []string{smallBlob, byDigest, byTag} {
 		logged := func(key report.Key) report.Key {
 			if name == peer.Cistern {
 				key.Peer = peer.CisternLog
@@ -85,9 +90,9 @@ func warmFigures(name string, k keyOf) []report.Figure {
 			return key
 		}
 		fs = append(fs,
-			report.Figure{Name: "warm " + kind + ", 64 clients: requests/s / nginx-cache", Target: 0.4, Reach: 0.6, AtLeast: true, Value: ratio(k("warm-small", kind+" C=64", "requests/s"), peer.NginxCache)},
-			report.Figure{Name: "warm " + kind + ", 16 clients: CPU a request", Unit: " µs", Target: 60, Value: median(k("warm-small", kind+" C=16", "CPU µs/request"))},
-			report.Figure{Name: "the same with the access log at info", Unit: " µs", Target: 75, Value: median(logged(k("warm-small", kind+" C=16", "CPU µs/request")))},
+			report.Figure{Name: "warm " + kind + ", 64 clients: requests/s / nginx-cache", Target: 0.4, Reach: 0.6, AtLeast: true, Value: ratio(k("warm-small", smallCase(kind, 64), requestRate), peer.NginxCache)},
+			report.Figure{Name: "warm " + kind + ", 16 clients: CPU a request", Unit: " µs", Target: 60, Value: median(k("warm-small", smallCase(kind, 16), cpuRequest))},
+			report.Figure{Name: "the same with the access log at info", Unit: " µs", Target: 75, Value: median(logged(k("warm-small", smallCase(kind, 16), cpuRequest)))},
 		)
 	}
 	return fs
@@ -98,12 +103,12 @@ func sizeFigures(k keyOf) []report.Figure {
 	for _, m := range []struct {
 		cas    string
 		target float64
-	}{{"32 fast readers", 40}, {"200 readers at 64 KiB/s", 64}, {"100 clients, cold 1 GiB", 64}} {
-		fs = append(fs, report.Figure{Name: "peak memory, " + m.cas, Unit: " MiB", Target: m.target, Value: median(k("memory", m.cas, "peak MiB"))})
+	}{{fast32, 40}, {slow200, 64}, {giant100, 64}} {
+		fs = append(fs, report.Figure{Name: "peak memory, " + m.cas, Unit: " MiB", Target: m.target, Value: median(k("memory", m.cas, peakMemory))})
 	}
 	return append(fs, report.Figure{
 		Name: "start to first hit, 10,000 blobs cached", Unit: " ms", Target: 100,
-		Value: median(k("start", "10000 blobs of 4 KiB", "start to first hit, ms")),
+		Value: median(k("start", startCase(10000), startToHit)),
 	})
 }
 

@@ -19,15 +19,15 @@ func (b *Bench) follower(ctx context.Context) error {
 		name string
 		sink load.Sink
 	}{
-		{"leader slow", load.Sink{Rate: 2 << 20}},
-		{"leader leaves", load.Sink{Stop: 1 << 20}},
+		{leaderSlow, load.Sink{Rate: 2 << 20}},
+		{leaderLeaves, load.Sink{Stop: 1 << 20}},
 	}
 	for _, v := range b.Variants {
 		err := b.with(ctx, v, b.proxies(v), func(o *peer.Origin, ts []*peer.Target) error {
 			for _, leader := range leaders {
 				for range b.ColdRounds {
 					for _, t := range ts {
-						if err := b.follow(ctx, o, t, o.Variant+" "+leader.name, leader.sink); err != nil {
+						if err := b.follow(ctx, o, t, variantCase(o.Variant, leader.name), leader.sink); err != nil {
 							return fmt.Errorf("%s: %s: %w", t.Name, leader.name, err)
 						}
 					}
@@ -91,9 +91,9 @@ func (b *Bench) second(ctx context.Context, o *peer.Origin, t *peer.Target, im o
 	if err != nil {
 		return err
 	}
-	b.add(cas, t.Name, "follower's first byte, ms", ms(got.First.Sub(start)))
-	b.add(cas, t.Name, "follower done, s", got.Last.Sub(start).Seconds())
-	b.add(cas, t.Name, "upstream bytes / size", float64(n.BlobBytes)/float64(im.Layers[0].Size))
-	b.add(cas, t.Name, "upstream bodies", float64(n.Bodies))
+	b.add(cas, t.Name, followerFirst, ms(got.First.Sub(start)))
+	b.add(cas, t.Name, followerDone, got.Last.Sub(start).Seconds())
+	b.add(cas, t.Name, upstreamBytes, float64(n.BlobBytes)/float64(im.Layers[0].Size))
+	b.add(cas, t.Name, upstreamCount, float64(n.Bodies))
 	return nil
 }

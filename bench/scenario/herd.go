@@ -61,7 +61,7 @@ func (b *Bench) herdRound(ctx context.Context, o *peer.Origin, ts []*peer.Target
 		if err := link(ctx, o, farLink()); err != nil {
 			return err
 		}
-		if err := b.herdPull(ctx, o, t, im, fmt.Sprintf("%s %d MiB N=%d", o.Variant, size, clients), clients); err != nil {
+		if err := b.herdPull(ctx, o, t, im, herdCaseName(o.Variant, size, clients), clients); err != nil {
 			return fmt.Errorf("%s: %d MiB, %d clients: %w", t.Name, size, clients, err)
 		}
 	}
@@ -88,21 +88,21 @@ func (b *Bench) herdPull(ctx context.Context, o *peer.Origin, t *peer.Target, im
 	for _, r := range h.results {
 		first, last = append(first, ms(r.first)), append(last, r.last.Seconds())
 	}
-	b.add(cas, t.Name, "first byte, slowest, ms", slices.Max(first))
-	b.add(cas, t.Name, "first byte, median, ms", stat.Median(first))
+	b.add(cas, t.Name, firstSlowest, slices.Max(first))
+	b.add(cas, t.Name, firstMedian, stat.Median(first))
 	if h.firstOnly {
 		return nil
 	}
 	size := float64(im.Layers[0].Size)
-	b.add(cas, t.Name, "upstream bytes / size", float64(n.BlobBytes)/size)
-	b.add(cas, t.Name, "upstream bodies", float64(n.Bodies))
-	b.add(cas, t.Name, "last done / ideal", slices.Max(last)/(size/float64(farLink().Total)))
+	b.add(cas, t.Name, upstreamBytes, float64(n.BlobBytes)/size)
+	b.add(cas, t.Name, upstreamCount, float64(n.Bodies))
+	b.add(cas, t.Name, lastDone, slices.Max(last)/(size/float64(farLink().Total)))
 	if !t.Local() {
 		return nil
 	}
 	b.add(cas, t.Name, "CPU s/GB delivered", cpu.Seconds()/(size*float64(clients)/gb))
 	peak, err := proc.Peak(t.Pids)
-	b.add(cas, t.Name, "peak MiB", float64(peak)/mib)
+	b.add(cas, t.Name, peakMemory, float64(peak)/mib)
 	return err
 }
 

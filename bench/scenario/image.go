@@ -23,15 +23,15 @@ func (b *Bench) image(ctx context.Context) error {
 		name string
 		spec shape.Spec
 	}{
-		{"20 MB/s", shape.Spec{RTT: 50 * time.Millisecond, Total: 20e6}},
-		{"5 MB/s a connection", shape.Spec{RTT: 50 * time.Millisecond, Total: 20e6, PerConnection: 5e6}},
+		{linkTotal, shape.Spec{RTT: 50 * time.Millisecond, Total: 20e6}},
+		{linkEach, shape.Spec{RTT: 50 * time.Millisecond, Total: 20e6, PerConnection: 5e6}},
 	}
 	for _, v := range b.Variants {
 		err := b.with(ctx, v, append(b.only(peer.Direct), b.proxies(v)...), func(o *peer.Origin, ts []*peer.Target) error {
 			for _, l := range links {
 				for range b.ColdRounds {
 					for _, t := range ts {
-						if err := b.pullBoth(ctx, o, t, o.Variant+" "+l.name, l.spec); err != nil {
+						if err := b.pullBoth(ctx, o, t, variantCase(o.Variant, l.name), l.spec); err != nil {
 							return fmt.Errorf("%s: %s: %w", t.Name, l.name, err)
 						}
 					}
@@ -59,12 +59,12 @@ func (b *Bench) pullBoth(ctx context.Context, o *peer.Origin, t *peer.Target, ca
 	if err := PullImage(ctx, t.Base, im); err != nil {
 		return err
 	}
-	b.add(cas, t.Name, "cold s", time.Since(start).Seconds())
+	b.add(cas, t.Name, coldSeconds, time.Since(start).Seconds())
 	n, err := o.Counters(ctx)
 	if err != nil {
 		return err
 	}
-	b.add(cas, t.Name, "upstream bytes / size", float64(n.BlobBytes)/float64(im.Size()))
+	b.add(cas, t.Name, upstreamBytes, float64(n.BlobBytes)/float64(im.Size()))
 	if t.Name == peer.Direct {
 		return nil
 	}
@@ -72,7 +72,7 @@ func (b *Bench) pullBoth(ctx context.Context, o *peer.Origin, t *peer.Target, ca
 	if err := PullImage(ctx, t.Base, im); err != nil {
 		return err
 	}
-	b.add(cas, t.Name, "warm s", time.Since(start).Seconds())
+	b.add(cas, t.Name, warmSeconds, time.Since(start).Seconds())
 	return nil
 }
 
@@ -121,7 +121,7 @@ func (b *Bench) manySmall(ctx context.Context) error {
 			for _, rtt := range []time.Duration{0, 20 * time.Millisecond} {
 				for range b.ColdRounds {
 					for _, t := range ts {
-						if err := b.smallBlobs(ctx, o, t, fmt.Sprintf("%s rtt %d ms", o.Variant, rtt.Milliseconds()), rtt); err != nil {
+						if err := b.smallBlobs(ctx, o, t, manyCase(o.Variant, rtt), rtt); err != nil {
 							return fmt.Errorf("%s: rtt %s: %w", t.Name, rtt, err)
 						}
 					}
@@ -164,8 +164,8 @@ func (b *Bench) smallBlobs(ctx context.Context, o *peer.Origin, t *peer.Target, 
 		return err
 	}
 	count := float64(len(im.Layers))
-	b.add(cas, t.Name, "blobs/s", count/took.Seconds())
-	b.add(cas, t.Name, "upstream connections", float64(n.Connections))
+	b.add(cas, t.Name, blobRate, count/took.Seconds())
+	b.add(cas, t.Name, connections, float64(n.Connections))
 	b.add(cas, t.Name, "upstream bodies / blobs", float64(n.Bodies)/count)
 	if t.Local() {
 		b.add(cas, t.Name, "CPU µs/blob", us(cpu)/count)

@@ -24,9 +24,9 @@ func (b *Bench) memory(ctx context.Context) error {
 			name string
 			load func(*Bench, context.Context, *peer.Origin, *peer.Target) error
 		}{
-			{"32 fast readers", (*Bench).fastReaders},
-			{"200 readers at 64 KiB/s", (*Bench).slowReaders},
-			{"100 clients, cold 1 GiB", (*Bench).coldGiant},
+			{fast32, (*Bench).fastReaders},
+			{slow200, (*Bench).slowReaders},
+			{giant100, (*Bench).coldGiant},
 		} {
 			for _, name := range append(b.only(peer.Cistern, peer.NginxCache, peer.Floor), b.external()...) {
 				err := b.with(ctx, peer.Plain, []string{name}, func(o *peer.Origin, ts []*peer.Target) error {
@@ -37,7 +37,7 @@ func (b *Bench) memory(ctx context.Context) error {
 						return fmt.Errorf("%s: %s: %w", name, c.name, err)
 					}
 					peak, err := proc.Peak(ts[0].Pids)
-					b.add(c.name, name, "peak MiB", float64(peak)/mib)
+					b.add(c.name, name, peakMemory, float64(peak)/mib)
 					return err
 				})
 				if err != nil {
@@ -119,6 +119,6 @@ func (b *Bench) coldGiant(ctx context.Context, o *peer.Origin, t *peer.Target) e
 		return err
 	}
 	n, err := o.Counters(ctx)
-	b.add("100 clients, cold 1 GiB", t.Name, "upstream bodies", float64(n.Bodies))
+	b.add(giant100, t.Name, upstreamCount, float64(n.Bodies))
 	return err
 }

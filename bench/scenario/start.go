@@ -24,7 +24,7 @@ func (b *Bench) start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		cas := fmt.Sprintf("%d blobs of 4 KiB", len(im.Layers))
+		cas := startCase(len(im.Layers))
 		for _, t := range ts {
 			if err := link(ctx, o, shape.Spec{}); err != nil {
 				return err
@@ -78,9 +78,9 @@ func (b *Bench) restart(ctx context.Context, o *peer.Origin, t *peer.Target, cas
 	if err != nil {
 		return err
 	}
-	b.add(cas, t.Name, "start to first hit, ms", ms(took))
+	b.add(cas, t.Name, startToHit, ms(took))
 	b.add(cas, t.Name, "stop, ms", ms(stop))
 	b.add(cas, t.Name, "resident then, MiB", float64(rss)/mib)
-	b.add(cas, t.Name, "upstream bodies", float64(n.Bodies))
+	b.add(cas, t.Name, upstreamCount, float64(n.Bodies))
 	return nil
 }

@@ -119,11 +119,11 @@ func (b *Bench) largeWindow(ctx context.Context, t *peer.Target, im origin.Image
 	if err != nil {
 		return fmt.Errorf("%s: %w", t.Name, err)
 	}
-	cas := fmt.Sprintf("C=%d %s", clients, map[bool]string{false: "copy", true: "truncate"}[truncate])
+	cas := largeCase(clients, truncate)
 	done := float64(r.done) / gb
-	b.add(cas, t.Name, "GB/s", done/r.took.Seconds())
+	b.add(cas, t.Name, rateGB, done/r.took.Seconds())
 	if t.Local() {
-		b.add(cas, t.Name, "CPU s/GB", r.cpu.Seconds()/done)
+		b.add(cas, t.Name, cpuGB, r.cpu.Seconds()/done)
 	}
 	return nil
 }
@@ -149,15 +149,15 @@ func (b *Bench) warmSmall(ctx context.Context) error {
 			paths  []string
 			length int64
 		}{
-			{"blob 4 KiB", blobs, im.Layers[0].Size},
-			{"manifest by digest", []string{manifestPath(im, im.Digest)}, int64(len(im.Manifest))},
-			{"manifest by tag", []string{manifestPath(im, im.Tag)}, int64(len(im.Manifest))},
+			{smallBlob, blobs, im.Layers[0].Size},
+			{byDigest, []string{manifestPath(im, im.Digest)}, int64(len(im.Manifest))},
+			{byTag, []string{manifestPath(im, im.Tag)}, int64(len(im.Manifest))},
 		}
 		for _, k := range kinds {
 			for _, n := range clients {
 				for range b.Rounds {
 					for _, t := range ts {
-						if err := b.smallWindow(ctx, t, fmt.Sprintf("%s C=%d", k.name, n), n, k.paths, k.length); err != nil {
+						if err := b.smallWindow(ctx, t, smallCase(k.name, n), n, k.paths, k.length); err != nil {
 							return err
 						}
 					}
@@ -195,9 +195,9 @@ func (b *Bench) smallWindow(ctx context.Context, t *peer.Target, cas string, cli
 	for _, ts := range times {
 		all = append(all, ts...)
 	}
-	b.add(cas, t.Name, "requests/s", float64(r.done)/r.took.Seconds())
+	b.add(cas, t.Name, requestRate, float64(r.done)/r.took.Seconds())
 	if t.Local() {
-		b.add(cas, t.Name, "CPU µs/request", us(r.cpu)/float64(r.done))
+		b.add(cas, t.Name, cpuRequest, us(r.cpu)/float64(r.done))
 	}
 	b.add(cas, t.Name, "p50 ms", stat.Percentile(all, 50))
 	b.add(cas, t.Name, "p99 ms", stat.Percentile(all, 99))
