@@ -5,6 +5,7 @@ import (
 	"log"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -56,6 +57,54 @@ func dropBody(w http.ResponseWriter, r *http.Request, patience time.Duration) bo
 	}
 	// What is left would be waited for when the response ends.
 	return rc.SetReadDeadline(time.Now()) == nil
+}
+
+// handlers counts the handlers that run: http.Server's Close cuts their
+// connections, and does not wait for them to notice.
+type handlers struct {
+	mu      sync.Mutex // guards what follows
+	running int
+	closed  bool
+	idle    chan struct{} // closed when closed and none runs
+}
+
+// counted runs h unless the end has come.
+func (s *handlers) counted(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		closed := s.closed
+		if !closed {
+			s.running++
+		}
+		s.mu.Unlock()
+		if closed {
+			panic(http.ErrAbortHandler) // its connection is about to be cut
+		}
+		defer s.done()
+		h.ServeHTTP(w, r)
+	})
+}
+
+func (s *handlers) done() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running--
+	if s.closed && s.running == 0 {
+		close(s.idle)
+	}
+}
+
+// wait returns when none runs; no more start.
+func (s *handlers) wait() {
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		if s.running == 0 {
+			close(s.idle)
+		}
+	}
+	s.mu.Unlock()
+	<-s.idle
 }
 
 // errorLog passes on what net/http says in lines of text: a panic is an error

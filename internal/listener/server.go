@@ -37,9 +37,10 @@ type Options struct {
 // Listener is a bound address. It is served by one Serve and ended by one
 // Shutdown or Close, which may come from any goroutine.
 type Listener struct {
-	table *table
-	tls   *tls.Config
-	http  *http.Server
+	table    *table
+	tls      *tls.Config
+	http     *http.Server
+	handlers handlers
 }
 
 // Stats are the connections of a listener.
@@ -57,7 +58,7 @@ func Listen(o Options) (*Listener, error) {
 	if log == nil {
 		log = zap.NewNop()
 	}
-	l := &Listener{}
+	l := &Listener{handlers: handlers{idle: make(chan struct{})}}
 	if o.Cert != "" {
 		cert, err := loadCertificate(o.Cert, o.Key, log)
 		if err != nil {
@@ -97,7 +98,7 @@ func (l *Listener) Addr() net.Addr { return l.table.Addr() }
 // Serve answers requests with h until Shutdown or Close, and gives nil then.
 // A panic in h ends its connection and is logged once.
 func (l *Listener) Serve(h http.Handler) error {
-	l.http.Handler = withoutBody(h, bodyTimeout)
+	l.http.Handler = l.handlers.counted(withoutBody(h, bodyTimeout))
 	var ln net.Listener = l.table
 	if l.tls != nil {
 		ln = tls.NewListener(ln, l.tls)
@@ -109,7 +110,8 @@ func (l *Listener) Serve(h http.Handler) error {
 }
 
 // Shutdown stops accepting at once, lets responses finish until ctx is done,
-// and then cuts those that are left. It reports whether there were any.
+// and then cuts those that are left. It reports whether there were any. No
+// handler runs when it returns.
 func (l *Listener) Shutdown(ctx context.Context) (cut bool) {
 	l.table.hurryFresh(time.Now().Add(freshGrace))
 	if err := l.http.Shutdown(ctx); err == nil || ctx.Err() == nil {
@@ -120,11 +122,12 @@ func (l *Listener) Shutdown(ctx context.Context) (cut bool) {
 	return true
 }
 
-// Close cuts everything. It is needed after a Listen that no Serve followed,
-// and does no harm after Shutdown.
+// Close cuts everything, and waits for the handlers to notice. It is needed
+// after a Listen that no Serve followed, and does no harm after Shutdown.
 func (l *Listener) Close() {
 	_ = l.http.Close()
 	_ = l.table.Close() // http.Server knows only listeners that it served
+	l.handlers.wait()
 }
 
 // Stats counts connections.
