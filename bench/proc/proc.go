@@ -33,7 +33,6 @@ type Process struct {
 	cmd  *exec.Cmd
 	log  *os.File
 	done chan struct{}
-	err  error // how it ended; read after done
 }
 
 // Start starts a program. It must be ended by Stop or Kill.
@@ -56,7 +55,8 @@ func Start(s Spec) (*Process, error) {
 	}
 	p := &Process{cmd: cmd, log: log, done: make(chan struct{})}
 	go func() {
-		p.err = errors.Join(cmd.Wait(), log.Close())
+		// How it ended is in ProcessState; what it wrote is in the file.
+		_, _ = cmd.Wait(), log.Close()
 		close(p.done)
 	}()
 	return p, nil
@@ -142,7 +142,7 @@ func (p *Process) Await(ctx context.Context, within time.Duration, ready func(co
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("%s ended (%w): %s", p.cmd.Path, p.err, p.Log())
+			return fmt.Errorf("%s ended (%s): %s", p.cmd.Path, p.cmd.ProcessState, p.Log())
 		case <-ctx.Done():
 			return fmt.Errorf("%s not ready within %s: %w: %s", p.cmd.Path, within, err, p.Log())
 		case <-time.After(2 * time.Millisecond):
