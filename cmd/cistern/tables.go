@@ -61,8 +61,10 @@ func pullsLine(by map[string]uint64) string {
 // bytesLine says what the cache has spared the link.
 func bytesLine(p admin.PullStatus) string {
 	var sent uint64
-	for _, n := range p.SentBytes {
-		sent += n
+	for outcome, n := range p.SentBytes {
+		if outcome != cache.OutcomeError.String() {
+			sent += n
+		}
 	}
 	line := fmt.Sprintf("%s sent, %s fetched", size(sent), size(p.ReceivedBytes))
 	if sent > p.ReceivedBytes {
@@ -178,6 +180,10 @@ func remove(ctx context.Context, a *app, c *admin.Client, args []string, output 
 		return err
 	}
 	return a.print(output, r, func() {
+		if r == (cache.Removed{}) {
+			fmt.Fprintf(a.stdout, "nothing of %s is cached\n", args[0])
+			return
+		}
 		fmt.Fprintf(a.stdout, "removed: %d tags, %d blobs, %s\n", r.Tags, r.Blobs, size(uint64(max(0, r.Bytes))))
 	})
 }

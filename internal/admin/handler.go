@@ -173,11 +173,11 @@ func change[T any](h *Handler, w http.ResponseWriter, r *http.Request, verb stri
 	defer cancel()
 	done, err := do(ctx, image)
 	if err != nil {
-		h.log.Warn("admin "+verb+" failed", zap.String("image", oci.Quote(image)), zap.String("client", r.RemoteAddr), zap.Error(err))
+		h.log.Warn("admin "+verb+" failed", zap.String("image", cut(image)), zap.String("client", r.RemoteAddr), zap.Error(err))
 		fail(w, r, statusOf(err), err.Error())
 		return
 	}
-	h.log.Info("admin "+verb, zap.String("image", image), zap.String("client", r.RemoteAddr))
+	h.log.Info("admin "+verb, zap.String("image", cut(image)), zap.String("client", r.RemoteAddr))
 	answer(w, done)
 }
 

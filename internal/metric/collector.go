@@ -172,13 +172,18 @@ func (c *collector) upstream(ch out, u upstream.Stats) {
 	d := c.descs
 	requests := map[upstream.RequestKey]uint64{}
 	for _, k := range oci.Kinds() {
-		requests[upstream.RequestKey{Kind: k, Code: http.StatusOK}] = 0
+		if k != oci.KindPing { // upstream is never pinged
+			requests[upstream.RequestKey{Kind: k, Code: http.StatusOK}] = 0
+		}
 	}
 	maps.Copy(requests, u.Requests)
 	for k, n := range requests {
 		ch.counter(d.upRequests, float64(n), u.Name, k.Kind.String(), strconv.Itoa(k.Code))
 	}
 	for k, h := range u.Seconds {
+		if k == oci.KindPing && h.Count == 0 {
+			continue
+		}
 		ch.histogram(d.upSeconds, h, u.Name, k.String())
 	}
 	ch.counter(d.upReceived, float64(u.Received), u.Name)
