@@ -78,7 +78,7 @@ func demoPulls(ctx context.Context, w io.Writer, control origin.Control, base st
 		return err
 	}
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(tw, "\tclients\tlast one done\tthey got\tupstream manifests\tblobs\tbytes\t")
+	fmt.Fprintln(tw, "\tclients\tlast one done\tthey got\tupstream: manifest requests\tblobs\tbytes\t")
 	var errs []error
 	for _, s := range []demoStep{
 		{"cold pull", first, 1, demoBodies},
