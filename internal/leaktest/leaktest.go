@@ -18,7 +18,10 @@ const patience = 5 * time.Second
 // Main runs a package's tests and exits; it fails them when, a few seconds
 // after the last, there are goroutines or open files that were not there
 // before the first. Extra checks return "" or what was left behind.
-func Main(m *testing.M, extra ...func() string) {
+func Main(m *testing.M, extra ...func() string) { os.Exit(Run(m, extra...)) }
+
+// Run is Main for those who have something to do before they exit with its code.
+func Run(m *testing.M, extra ...func() string) int {
 	files := openFiles()
 	code := m.Run()
 	if code == 0 {
@@ -27,7 +30,7 @@ func Main(m *testing.M, extra ...func() string) {
 			code = 1
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 func wait(before map[string]bool, extra []func() string) string {
