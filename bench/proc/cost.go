@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -14,12 +16,21 @@ import (
 // whatever the kernel's own clock.
 const tick = time.Second / 100
 
-// CPU returns the user and system time that the processes have used so far. One
-// that has ended counts as nothing, so compare only with the same ones alive.
+// The processes of a program are given with its own first. That one must be
+// alive; children may have ended since they were listed, as the cache loader of
+// nginx does after a minute, and count as nothing then.
+func ended(i int, err error) bool {
+	return i > 0 && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH))
+}
+
+// CPU returns the user and system time that the processes have used so far.
 func CPU(pids []int) (time.Duration, error) {
 	var total time.Duration
-	for _, pid := range pids {
+	for i, pid := range pids {
 		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if ended(i, err) {
+			continue
+		}
 		if err != nil {
 			return 0, fmt.Errorf("CPU time: %w", err)
 		}
@@ -47,8 +58,8 @@ func parseStat(data []byte) (time.Duration, error) {
 
 // ResetPeak makes the kernel forget the processes' highest memory use.
 func ResetPeak(pids []int) error {
-	for _, pid := range pids {
-		if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
+	for i, pid := range pids {
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil && !ended(i, err) {
 			return fmt.Errorf("resetting the peak memory: %w", err)
 		}
 	}
@@ -64,8 +75,11 @@ func Resident(pids []int) (int64, error) { return status(pids, "VmRSS:") }
 
 func status(pids []int, field string) (int64, error) {
 	var total int64
-	for _, pid := range pids {
+	for i, pid := range pids {
 		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if ended(i, err) {
+			continue
+		}
 		if err != nil {
 			return 0, fmt.Errorf("memory: %w", err)
 		}

@@ -82,6 +82,13 @@ func TestProcessAndItsChildren(t *testing.T) {
 	if err != nil || now < 100<<10 {
 		t.Errorf("resident %d, %v", now, err)
 	}
+	gone := append(pids, 1<<22+1) // above the largest pid there can be
+	if _, err := Peak(gone); err != nil {
+		t.Errorf("with a child that has ended: %v", err)
+	}
+	if err := ResetPeak(gone); err != nil {
+		t.Errorf("with a child that has ended: %v", err)
+	}
 	if took := p.Stop(); took > 5*time.Second {
 		t.Errorf("stopping took %s", took)
 	}
