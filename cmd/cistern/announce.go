@@ -72,12 +72,11 @@ func scheme(conf *config.Config) string {
 
 // pageAddress is what the page at / tells clients to use; "" for what the
 // browser used, which is right unless TLS comes in.
-func pageAddress(conf *config.Config) string {
-	host, port, err := net.SplitHostPort(conf.Listen)
-	if !conf.TLS.Enabled() || err != nil || host == "" || port == "0" || net.ParseIP(host) != nil {
+func pageAddress(conf *config.Config, addr net.Addr) string {
+	if !conf.TLS.Enabled() {
 		return ""
 	}
-	return scheme(conf) + net.JoinHostPort(host, port)
+	return mirrorURL(conf, addr)
 }
 
 // adminAddress is what --admin takes.

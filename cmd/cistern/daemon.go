@@ -57,7 +57,7 @@ func newDaemon(conf *config.Config, log *logger, getenv func(string) string) (_ 
 		Cache: d.cache, Upstreams: d.upstreams, Default: conf.DefaultUpstream,
 		Aliases:       map[string]string{"index.docker.io": "docker.io", "registry-1.docker.io": "docker.io"},
 		Log:           log.Logger,
-		MirrorAddress: pageAddress(conf),
+		MirrorAddress: pageAddress(conf, d.registry.Addr()),
 	})
 	if d.adminAt != nil {
 		d.admin = d.newAdmin()
