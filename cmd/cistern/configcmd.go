@@ -1,13 +1,14 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 
 	"cistern/config"
 )
@@ -33,9 +34,8 @@ func (a *app) configCommand() *cobra.Command {
 			return nil
 		},
 		show: func(c *config.Config) error {
-			text, err := configText(c)
-			fmt.Fprint(a.stdout, text)
-			return err
+			fmt.Fprint(a.stdout, configText(c))
+			return nil
 		},
 	} {
 		flags := settingFlags(cmd)
@@ -55,97 +55,98 @@ func (a *app) configCommand() *cobra.Command {
 	return group
 }
 
-// The configuration as its file has it. config.Load reads what this prints.
-type (
-	configView struct {
-		Listen          string       `yaml:"listen"`
-		TLS             *tlsView     `yaml:"tls,omitempty"`
-		Admin           adminView    `yaml:"admin"`
-		Log             logView      `yaml:"log"`
-		Cache           cacheView    `yaml:"cache"`
-		DefaultUpstream string       `yaml:"default_upstream,omitempty"`
-		Upstreams       upstreamsMap `yaml:"upstreams"`
-	}
-	tlsView   struct{ Cert, Key string }
-	adminView struct {
-		Listen    string
-		TokenFile string   `yaml:"token_file,omitempty"`
-		Hosts     []string `yaml:",omitempty,flow"`
-	}
-	logView struct {
-		Level  string
-		Format string `yaml:",omitempty"`
-	}
-	cacheView struct {
-		Dir       string
-		MaxSize   string `yaml:"max_size"`
-		MinFree   string `yaml:"min_free"`
-		Abandoned string `yaml:"abandoned_fills"`
-	}
-	upstreamView struct {
-		Endpoints      []string  `yaml:"endpoints,flow"`
-		Username       string    `yaml:",omitempty"`
-		PasswordFile   string    `yaml:"password_file,omitempty"`
-		PasswordEnv    string    `yaml:"password_env,omitempty"`
-		Credentials    string    `yaml:",omitempty"`
-		Tags           []tagView `yaml:",omitempty"`
-		StaleIfError   string    `yaml:"stale_if_error"`
-		MaxStreams     int       `yaml:"max_streams"`
-		MaxConnections int       `yaml:"max_connections"`
-		Network        string    `yaml:"network"`
-		TokenHosts     []string  `yaml:"token_hosts,omitempty,flow"`
-		CAFile         string    `yaml:"ca_file,omitempty"`
-	}
-	tagView struct{ Match, Fresh string }
-	// upstreamsMap keeps the order of the configuration.
-	upstreamsMap []config.Upstream
-)
-
-// configText prints c as YAML. It holds no secret: c has none.
-func configText(c *config.Config) (string, error) {
-	v := configView{
-		Listen: c.Listen, Admin: adminView{c.Admin.Listen, c.Admin.TokenFile, c.Admin.Hosts}, Log: logView{c.Log.Level, c.Log.Format},
-		Cache:           cacheView{c.Cache.Dir, bytesText(c.Cache.MaxSize), minFreeText(c.Cache.MinFree), "continue"},
-		DefaultUpstream: c.DefaultUpstream, Upstreams: c.Upstreams,
-	}
+// configText prints c as YAML that config.Load reads. It holds no secret: c
+// has none.
+func configText(c *config.Config) string {
+	var y yamlWriter
+	y.key("", "listen", c.Listen)
 	if c.TLS.Enabled() {
-		v.TLS = &tlsView{c.TLS.Cert, c.TLS.Key}
+		y.section("tls")
+		y.key("  ", "cert", c.TLS.Cert)
+		y.key("  ", "key", c.TLS.Key)
 	}
+	y.section("admin")
+	y.key("  ", "listen", c.Admin.Listen)
+	y.key("  ", "token_file", c.Admin.TokenFile)
+	y.list("  ", "hosts", c.Admin.Hosts)
+	y.section("log")
+	y.key("  ", "level", c.Log.Level)
+	y.key("  ", "format", c.Log.Format)
+	y.section("cache")
+	y.key("  ", "dir", c.Cache.Dir)
+	y.key("  ", "max_size", bytesText(c.Cache.MaxSize))
+	y.key("  ", "min_free", minFreeText(c.Cache.MinFree))
+	abandoned := "continue"
 	if c.Cache.StopAbandoned {
-		v.Cache.Abandoned = "stop"
+		abandoned = "stop"
 	}
-	var b strings.Builder
-	enc := yaml.NewEncoder(&b)
-	enc.SetIndent(2)
-	if err := enc.Encode(v); err != nil {
-		return "", fmt.Errorf("print configuration: %w", err)
+	y.key("  ", "abandoned_fills", abandoned)
+	y.key("", "default_upstream", c.DefaultUpstream)
+	y.section("upstreams")
+	for _, u := range c.Upstreams {
+		y.upstream(u)
 	}
-	return b.String(), nil
+	return y.String()
 }
 
-// MarshalYAML makes a mapping in the order of the list.
-func (l upstreamsMap) MarshalYAML() (any, error) {
-	m := &yaml.Node{Kind: yaml.MappingNode}
-	for _, u := range l {
-		v := upstreamView{
-			Endpoints: u.Endpoints, Username: u.Credentials.Username, PasswordFile: u.Credentials.PasswordFile, PasswordEnv: u.Credentials.PasswordEnv,
-			StaleIfError: u.StaleIfError.String(), MaxStreams: u.MaxStreams, MaxConnections: u.MaxConnections,
-			Network: u.Network, TokenHosts: slices.Clone(u.TokenHosts), CAFile: u.CAFile,
-		}
-		if u.Credentials.Docker {
-			v.Credentials = "docker"
-		}
-		for _, r := range u.Tags {
-			v.Tags = append(v.Tags, tagView{r.Match.String(), r.Fresh.String()})
-		}
-		var key, value yaml.Node
-		key.SetString(u.Name)
-		if err := value.Encode(v); err != nil {
-			return nil, err
-		}
-		m.Content = append(m.Content, &key, &value)
+// yamlWriter writes the little YAML that a configuration needs. Values are
+// written as JSON, which YAML contains; empty ones are left out.
+type yamlWriter struct{ strings.Builder }
+
+func (y *yamlWriter) section(name string) { y.WriteString(name + ":\n") }
+
+func (y *yamlWriter) key(indent, name, value string) {
+	if value != "" {
+		y.WriteString(indent + name + ": " + quote(value) + "\n")
 	}
-	return m, nil
+}
+
+func (y *yamlWriter) list(indent, name string, values []string) {
+	if len(values) == 0 {
+		return
+	}
+	quoted := make([]string, len(values))
+	for i, v := range values {
+		quoted[i] = quote(v)
+	}
+	y.WriteString(indent + name + ": [" + strings.Join(quoted, ", ") + "]\n")
+}
+
+func (y *yamlWriter) upstream(u config.Upstream) {
+	const in = "    "
+	y.WriteString("  " + quote(u.Name) + ":\n")
+	y.list(in, "endpoints", u.Endpoints)
+	y.key(in, "username", u.Credentials.Username)
+	y.key(in, "password_file", u.Credentials.PasswordFile)
+	y.key(in, "password_env", u.Credentials.PasswordEnv)
+	if u.Credentials.Docker {
+		y.key(in, "credentials", "docker")
+	}
+	if len(u.Tags) > 0 {
+		y.WriteString(in + "tags:\n")
+	}
+	for _, r := range u.Tags {
+		y.WriteString(in + "  - { match: " + quote(r.Match.String()) + ", fresh: " + r.Fresh.String() + " }\n")
+	}
+	y.key(in, "stale_if_error", u.StaleIfError.String())
+	fmt.Fprintf(y, "%smax_streams: %d\n%smax_connections: %d\n", in, u.MaxStreams, in, u.MaxConnections)
+	y.key(in, "network", u.Network)
+	y.list(in, "token_hosts", u.TokenHosts)
+	y.key(in, "ca_file", u.CAFile)
+}
+
+// plainValue needs no quotes: nothing in it means anything to YAML.
+var plainValue = regexp.MustCompile(`^[A-Za-z/][A-Za-z0-9_./-]*$|^[0-9]+[A-Za-z%][A-Za-z0-9]*$`)
+
+func quote(s string) string {
+	if plainValue.MatchString(s) && !slices.Contains([]string{"true", "false", "yes", "no", "on", "off", "null", "y", "n"}, strings.ToLower(s)) {
+		return s
+	}
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(s) // a string always can be
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 // bytesText is a size in the largest unit that says it exactly.

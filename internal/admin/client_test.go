@@ -55,9 +55,11 @@ func TestStrangersAnswer(t *testing.T) {
 		answer http.HandlerFunc
 		want   string
 	}{
-		"html":     {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }, "not cistern's admin listener"},
-		"404":      {http.NotFound, "404 Not Found"},
-		"redirect": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", 302) }, "302 Found"},
+		"html": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }, "not cistern's admin listener"},
+		"404":  {http.NotFound, "404 Not Found"},
+		"redirect": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
+		}, "302 Found"},
 		"refusal": {func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(401)
 			_, _ = w.Write([]byte(`{"error": "send the token"}`))

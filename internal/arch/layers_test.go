@@ -17,7 +17,7 @@ type arrow struct {
 var arrows = []arrow{
 	{"cmd", []string{"..."}, "cmd/ wires everything"},
 	{"internal/admin", []string{"internal/admin/...", "internal/listener", "proxy", "cache", "upstream", "internal/oci"}, "the admin API reads their Stats"},
-	{"internal/metric", []string{"proxy", "cache", "upstream", "internal/oci"}, "metrics are made of their Stats"},
+	{"internal/metric", []string{"internal/listener", "proxy", "cache", "upstream", "internal/oci"}, "metrics are made of their Stats"},
 	{"proxy", []string{"proxy/...", "cache", "upstream", "internal/oci"}, "the proxy sees the cache as a whole, not its parts"},
 	{"cache/blob", []string{"internal/oci", "internal/durable"}, "files and space: no bbolt, no HTTP"},
 	{"cache/index", []string{"internal/oci"}, "records only; it knows no files"},
