@@ -108,6 +108,11 @@ func (c *Cache) Stat(ctx context.Context, repo *Repository, d oci.Digest) (*Cont
 		}
 		return &Content{Descriptor: describe(rec), Since: rec.FirstSeen}, nil
 	}
+	if f, ok := c.flights.Get(d); ok {
+		if size, err := f.Size(ctx); err == nil && size >= 0 && c.allow(ctx, repo, d, !f.private, false) == nil {
+			return &Content{Descriptor: oci.Descriptor{Digest: d, Size: size}, Outcome: OutcomeJoin, Since: time.Now()}, nil
+		}
+	}
 	if err := c.refusal(repo.Repository, d.String()); err != nil {
 		return nil, err
 	}
