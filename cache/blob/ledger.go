@@ -48,6 +48,10 @@ type sample struct {
 // holds after an admission, and used + reserved <= limit always: bytes enter
 // by a reservation, and a commit turns at most what was reserved into used.
 //
+// Space is promised by this account alone, not by fallocate: that gained
+// nothing for large files, cost small ones up to twice their time, and would
+// make an unfinished fill take its whole size.
+//
 // The file system is asked at every admission, outside the lock (fstatfs takes
 // 1.2 us, a fill some hundred): no cached answer, since other programs write too.
 type ledger struct {
