@@ -49,8 +49,8 @@ type sample struct {
 // by a reservation, and a commit turns at most what was reserved into used.
 //
 // Space is promised by this account alone, not by fallocate: that gained
-// nothing for large files, cost small ones up to twice their time, and would
-// make an unfinished fill take its whole size.
+// nothing measurable for 64 KiB or 256 MiB, synced or not, and would make an
+// unfinished fill take its whole size on disk.
 //
 // The file system is asked at every admission, outside the lock (fstatfs takes
 // 1.2 us, a fill some hundred): no cached answer, since other programs write too.
