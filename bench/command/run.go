@@ -146,7 +146,11 @@ func (s *settings) run(ctx context.Context, stdout, stderr io.Writer, o peer.Opt
 // report writes the outcome, also that of a run that failed in part.
 func (s *settings) report(stdout io.Writer, b *scenario.Bench, subject string, started time.Time, strangers float64) error {
 	var text bytes.Buffer
-	fmt.Fprintf(&text, "# %s\n\n%s\n\n", started.UTC().Format("2006-01-02 15:04 UTC"), report.Machine())
+	tmp := s.tmp
+	if tmp == "" {
+		tmp = os.TempDir()
+	}
+	fmt.Fprintf(&text, "# %s\n\n%s; caches: %s\n\n", started.UTC().Format("2006-01-02 15:04 UTC"), report.Machine(), report.FileSystem(tmp))
 	fmt.Fprintf(&text, "Load, registry and proxy share the cores; others kept %s of them busy meanwhile. Warm: %d rounds of %s each in turn\nover the peers; cold: %d rounds. Values are medians, ratios medians of those of the same round. Took %s.\n\n",
 		report.Number(strangers), s.rounds, s.window, s.cold, time.Since(started).Round(time.Second))
 	err := errors.Join(

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"runtime/debug"
@@ -52,6 +53,28 @@ func field(file, name string) string {
 		}
 	}
 	return ""
+}
+
+// FileSystem names the type and the device of what holds dir: creating, syncing
+// and deleting files costs what it wills.
+func FileSystem(dir string) string {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "unknown"
+	}
+	best, found := "", "unknown"
+	for line := range strings.Lines(read("/proc/self/mountinfo")) {
+		left, right, ok := strings.Cut(line, " - ")
+		fields, after := strings.Fields(left), strings.Fields(right)
+		if !ok || len(fields) < 5 || len(after) < 2 {
+			continue
+		}
+		at := fields[4]
+		if within := at == "/" || abs == at || strings.HasPrefix(abs, at+"/"); within && len(at) >= len(best) {
+			best, found = at, after[0]+" on "+after[1]
+		}
+	}
+	return found
 }
 
 // commit is what the working tree stands at; a build carries it only when it was

@@ -90,3 +90,15 @@ func TestMachine(t *testing.T) {
 		t.Errorf("slug %q", s)
 	}
 }
+
+func TestFileSystem(t *testing.T) {
+	t.Parallel()
+	for dir, want := range map[string]string{"/proc/self": "proc on ", "/proc": "proc on "} {
+		if got := report.FileSystem(dir); !strings.HasPrefix(got, want) {
+			t.Errorf("FileSystem(%s) = %q", dir, got)
+		}
+	}
+	if got := report.FileSystem("."); got == "unknown" {
+		t.Error("nothing holds the working directory")
+	}
+}
