@@ -28,6 +28,8 @@ type Sink struct {
 	Stop int64
 	// To, when set, gets a copy of the body.
 	To io.Writer
+	// First, when set, is called when the first byte is there.
+	First func()
 	// Progress, when set, is increased as bytes arrive.
 	Progress *atomic.Int64
 }
@@ -151,6 +153,9 @@ func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 func (d *drain) count(n int) {
 	if n > 0 && d.got.First.IsZero() {
 		d.got.First = time.Now()
+		if d.Sink.First != nil {
+			d.Sink.First()
+		}
 	}
 	d.got.Bytes += int64(n)
 	if d.Progress != nil {

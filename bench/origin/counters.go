@@ -27,12 +27,14 @@ type Counters struct {
 	// ForeignAuth is how many requests to the CDN carried an Authorization that
 	// was none of its business.
 	ForeignAuth int64 `json:"foreign_auth"`
+	// Active is how many requests are being answered now; a reset leaves it alone.
+	Active int64 `json:"active"`
 	// Faults is how many requests met one.
 	Faults int64 `json:"faults"`
 }
 
 type counting struct {
-	bodies, blobBytes, ranges, foreign atomic.Int64
+	bodies, blobBytes, ranges, foreign, active atomic.Int64
 
 	mu       sync.Mutex
 	requests map[string]int64 // guarded by mu
@@ -66,7 +68,7 @@ func (s *Server) Counters() Counters {
 	return Counters{
 		Connections: s.link.Used(), SentBytes: s.link.Sent(), Requests: requests,
 		Bodies: s.count.bodies.Load(), BlobBytes: s.count.blobBytes.Load(), Ranges: s.count.ranges.Load(),
-		ForeignAuth: s.count.foreign.Load(), Faults: s.faults.met.Load(),
+		ForeignAuth: s.count.foreign.Load(), Active: s.count.active.Load(), Faults: s.faults.met.Load(),
 	}
 }
 

@@ -125,6 +125,8 @@ func (s *Server) far(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		req := parse(r.URL.Path)
 		s.count.request(r, req)
+		s.count.active.Add(1)
+		defer s.count.active.Add(-1)
 		conn, ok := r.Context().Value(connKey{}).(*shape.Conn)
 		if ok {
 			s.link.RoundTrip(r.Context(), conn)

@@ -334,6 +334,9 @@ func TestStall(t *testing.T) {
 		t.Errorf("a byte behind the stall, %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
+	if n := s.Counters().Active; n != 1 {
+		t.Errorf("%d requests active, want 1", n)
+	}
 	cancel()
 	if err := <-more; !errors.Is(err, context.Canceled) {
 		t.Errorf("after the client left: %v", err)

@@ -131,8 +131,23 @@ func (b *Bench) with(ctx context.Context, variant string, names []string, fn fun
 	return fn(o, targets)
 }
 
-// link sets the network and forgets what was counted.
+// link waits until the registry is idle, sets the network and forgets what was
+// counted. Bodies that the round before broke off must not count in the next.
 func link(ctx context.Context, o *peer.Origin, s shape.Spec) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		n, err := o.Counters(ctx)
+		if err != nil {
+			return fmt.Errorf("waiting for the registry to be idle: %w", err)
+		}
+		if n.Active == 0 {
+			break
+		}
+		if err := sleep(ctx, 2*time.Millisecond); err != nil {
+			return fmt.Errorf("waiting for the registry to be idle: %d requests: %w", n.Active, err)
+		}
+	}
 	return errors.Join(o.Link(ctx, s), o.Reset(ctx))
 }
 

@@ -2,9 +2,11 @@ package scenario
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -115,26 +117,29 @@ type herd struct {
 	firstOnly bool
 	truncate  bool // leave the bodies unread; only their length is checked
 	results   []pulled
+
+	waiting  atomic.Int64  // clients without their first byte
+	allFirst chan struct{} // closed when there is none
 }
 
 func (h *herd) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
-	var ready, firsts sync.WaitGroup
+	var ready sync.WaitGroup
 	ready.Add(len(h.results))
-	firsts.Add(len(h.results))
+	h.waiting.Store(int64(len(h.results)))
+	h.allFirst = make(chan struct{})
 	for i := range h.results {
 		g.Go(func() error {
 			c, err := load.New(load.Options{Base: h.target.Base})
 			ready.Done()
 			if err != nil {
-				firsts.Done()
 				return err
 			}
 			defer c.Close()
 			ready.Wait()
-			h.results[i], err = h.pull(ctx, c, i, &firsts)
+			h.results[i], err = h.pull(ctx, c, i)
 			return err
 		})
 	}
@@ -144,24 +149,41 @@ func (h *herd) run(ctx context.Context) error {
 // pull is one client's pull. Every body's CRC is checked, which is nearly free,
 // and the digest of the first client's: hashing 100 bodies would take longer than
 // moving them and measure the load generator.
-func (h *herd) pull(ctx context.Context, c *load.Client, i int, firsts *sync.WaitGroup) (pulled, error) {
+func (h *herd) pull(ctx context.Context, c *load.Client, i int) (pulled, error) {
 	start, l := time.Now(), h.im.Layers[0]
 	if err := getManifest(ctx, c, h.im, h.im.Tag); err != nil {
-		firsts.Done()
 		return pulled{}, err
 	}
 	if h.firstOnly {
-		got, err := get(ctx, c, blobPath(h.im, l), l, load.Sink{Stop: 1})
-		firsts.Done()
-		if err != nil {
-			return pulled{}, err
-		}
-		// Hold the place until all have theirs: a link that empties as clients
-		// leave would be kinder to the last ones.
-		firsts.Wait()
-		return pulled{first: got.First.Sub(start)}, nil
+		return h.pullFirst(ctx, c, start)
 	}
 	sink := load.Sink{CRC: !h.truncate, SHA256: i == 0 && !h.truncate, Truncate: h.truncate}
 	got, err := get(ctx, c, blobPath(h.im, l), l, sink)
 	return pulled{first: got.First.Sub(start), last: got.Last.Sub(start)}, err
+}
+
+// pullFirst reads until every client has its first byte: a link that emptied as
+// clients left would be kinder to the last ones.
+func (h *herd) pullFirst(ctx context.Context, c *load.Client, start time.Time) (pulled, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		select {
+		case <-h.allFirst:
+			cancel()
+		case <-stop:
+		}
+	}()
+	l := h.im.Layers[0]
+	got, err := get(ctx, c, blobPath(h.im, l), l, load.Sink{First: func() {
+		if h.waiting.Add(-1) == 0 {
+			close(h.allFirst)
+		}
+	}})
+	if h.waiting.Load() == 0 && errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return pulled{first: got.First.Sub(start)}, err
 }
