@@ -164,12 +164,14 @@ func (c *Cache) openDisk() error {
 	c.store, c.index = store, x
 	_, blobs := x.Totals().Sum()
 	store.AddUsed(blobs + x.Footprint())
+	c.settle()
 	if lost != nil {
 		c.log.Error("the index was damaged and is built anew: blobs are hashed again, tags are lost", zap.Error(lost))
-		c.begin()
+	}
+	if lost != nil || x.Fresh() {
+		c.work.Add(1)
 		go c.rebuild()
 	}
-	c.settle()
 	return nil
 }
 

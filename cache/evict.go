@@ -20,12 +20,16 @@ const (
 	manifestFloor = 10
 )
 
-// evict frees space when a reservation asks for it, until the cache closes.
+// evict frees space when a reservation asks for it, and looks now and then
+// whether others have filled the disk, until the cache closes.
 func (c *Cache) evict() {
 	defer c.loops.Done()
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
 	for {
 		select {
 		case <-c.store.Pressure():
+		case <-t.C:
 		case <-c.stop:
 			return
 		}
@@ -139,7 +143,5 @@ func (c *Cache) expel(victims []index.Record) {
 		c.stats.evictedBytes.Add(uint64(rec.Allocated))
 		c.stats.evictedAge.Store(int64(time.Since(rec.LastUsed)))
 	}
-	if err := c.index.Apply(index.Batch{Delete: ds}); err != nil {
-		c.indexFailed(err)
-	}
+	c.apply(index.Batch{Delete: ds})
 }

@@ -241,6 +241,10 @@ func (c *Cache) spool(f *fill, s *stream, left *leftover) error {
 // ingest opens the file that a fill grows in.
 func (c *Cache) ingest(f *fill, size int64, left *leftover) (*blob.Ingest, hash.Hash, error) {
 	if left != nil {
+		if err := left.in.Reach(f.ctx, size); err != nil {
+			left.keep()
+			return nil, nil, err
+		}
 		return left.in, left.hash, nil
 	}
 	if !c.keeping() {

@@ -68,6 +68,9 @@ func (c *Cache) granted(repo oci.Repository, d oci.Digest) bool {
 func (c *Cache) grant(repo oci.Repository, d oci.Digest) {
 	k := grantKey{repo, d}
 	c.grants.Add(k, struct{}{})
+	if c.store == nil {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.newGrant[k] = time.Now()

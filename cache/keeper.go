@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"maps"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -17,6 +19,9 @@ const (
 	checkpointAt = 512
 	// touchesAt is how many uses go into one transaction.
 	touchesAt = 1000
+	// touchAge is how old a recorded use must be to be worth replacing, at the
+	// least; where blobs live long, much older ones still give the right order.
+	touchAge = 10 * time.Second
 )
 
 // hurry asks for a checkpoint now.
@@ -54,23 +59,16 @@ func (c *Cache) checkpoint() {
 			c.log.Error("a checkpoint panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 		}
 	}()
-	fresh := c.freshBlobs()
-	if len(fresh) > 0 {
-		failed := c.store.Sync(fresh)
-		fresh = c.without(fresh, failed)
-	}
+	synced := c.syncFresh()
 	c.commit.Lock()
 	defer c.commit.Unlock()
-	b := c.batch(fresh)
+	b := c.batch(synced)
 	if len(b.Put)+len(b.Touch)+len(b.PutTags)+len(b.DeleteTags)+len(b.PutGrants) == 0 {
 		return
 	}
-	before := c.index.Footprint()
-	if err := c.index.Apply(b); err != nil {
-		c.indexFailed(err)
+	if !c.apply(b) {
 		return
 	}
-	c.store.AddUsed(c.index.Footprint() - before)
 	for _, rec := range b.Put {
 		if err := c.store.Promote(rec.Digest); err != nil {
 			c.diskFailed("renaming a blob", err) // it is found in fills/ all the same
@@ -84,45 +82,43 @@ func (c *Cache) checkpoint() {
 	}
 }
 
-func (c *Cache) freshBlobs() []oci.Digest {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	ds := make([]oci.Digest, 0, len(c.pending))
-	for d := range c.pending {
-		ds = append(ds, d)
+// apply writes a batch and accounts for what the index grew by. commit is held.
+func (c *Cache) apply(b index.Batch) bool {
+	before := c.index.Footprint()
+	err := c.index.Apply(b)
+	c.store.AddUsed(c.index.Footprint() - before)
+	if err != nil {
+		c.indexFailed(err)
 	}
-	return ds
+	return err == nil
 }
 
-// without drops the blobs whose files could not be synced.
-func (c *Cache) without(ds []oci.Digest, failed map[oci.Digest]error) []oci.Digest {
-	kept := ds[:0]
-	for _, d := range ds {
-		err, bad := failed[d]
-		if !bad {
-			kept = append(kept, d)
-			continue
-		}
-		c.diskFailed("syncing a blob", err)
-		c.mu.Lock()
-		rec, ok := c.pending[d]
-		c.mu.Unlock()
-		if ok {
-			c.drop(rec)
-		}
+// syncFresh puts the files of what is pending on stable storage and gives the
+// records that this is now true of. A digest that is evicted and fetched again
+// meanwhile has another record, of a file that was not synced.
+func (c *Cache) syncFresh() map[oci.Digest]index.Record {
+	c.mu.Lock()
+	fresh := maps.Clone(c.pending)
+	c.mu.Unlock()
+	if len(fresh) == 0 {
+		return nil
 	}
-	return kept
+	for d, err := range c.store.Sync(slices.Collect(maps.Keys(fresh))) {
+		c.diskFailed("syncing a blob", err)
+		c.drop(fresh[d])
+		delete(fresh, d)
+	}
+	return fresh
 }
 
 // batch collects what the next transaction writes. It takes uses, tags and
 // grants out of memory; the blobs stay pending until they are recorded.
-func (c *Cache) batch(fresh []oci.Digest) index.Batch {
+func (c *Cache) batch(synced map[oci.Digest]index.Record) index.Batch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var b index.Batch
-	for _, d := range fresh {
-		rec, ok := c.pending[d]
-		if !ok {
+	b := index.Batch{TouchAge: max(touchAge, time.Duration(c.stats.evictedAge.Load())/32)}
+	for d, rec := range synced {
+		if c.pending[d] != rec {
 			continue // evicted meanwhile
 		}
 		if at, ok := c.touched[d]; ok {
@@ -148,7 +144,9 @@ func (c *Cache) batch(fresh []oci.Digest) index.Batch {
 		b.DeleteTags = append(b.DeleteTags, ref)
 	}
 	for k, at := range c.newGrant {
-		b.PutGrants = append(b.PutGrants, index.Grant{Repository: k.repo, Digest: k.digest, At: at})
+		if c.recorded(k.digest) {
+			b.PutGrants = append(b.PutGrants, index.Grant{Repository: k.repo, Digest: k.digest, At: at})
+		}
 	}
 	clear(c.newTags)
 	clear(c.goneTags)
@@ -156,3 +154,13 @@ func (c *Cache) batch(fresh []oci.Digest) index.Batch {
 	return b
 }
 
+// recorded tells whether a digest has a record, or gets one with this batch:
+// the grants of others would never be deleted. Whoever fetches such a digest
+// later is granted it then. mu is held.
+func (c *Cache) recorded(d oci.Digest) bool {
+	if _, ok := c.pending[d]; ok {
+		return true
+	}
+	_, ok, err := c.index.Get(d)
+	return ok && err == nil
+}

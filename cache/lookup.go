@@ -74,9 +74,7 @@ func (c *Cache) drop(rec index.Record) {
 	if err := c.store.Remove(rec.Digest, rec.Allocated); err != nil {
 		c.log.Warn("removing a blob", zap.Error(err))
 	}
-	if err := c.index.Apply(index.Batch{Delete: []oci.Digest{rec.Digest}}); err != nil {
-		c.indexFailed(err)
-	}
+	c.apply(index.Batch{Delete: []oci.Digest{rec.Digest}})
 }
 
 // forget takes a digest out of the sets in memory.
@@ -91,6 +89,9 @@ func (c *Cache) forget(d oci.Digest) {
 // touch notes a use. It reaches the index with a later checkpoint: a hit never
 // waits for a commit.
 func (c *Cache) touch(d oci.Digest, now time.Time) {
+	if c.store == nil {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.touched[d] = now
@@ -134,8 +135,13 @@ func (c *Cache) small(d oci.Digest, limit int64) ([]byte, index.Record, bool) {
 	return data, rec, true
 }
 
-// indexFailed notes that the index is broken; it is said once.
+// indexFailed notes that the index failed. One that is broken stays so until a
+// restart; a full disk is tried again with the next checkpoint.
 func (c *Cache) indexFailed(err error) {
+	if c.index.Broken() == nil {
+		c.diskFailed("writing the index", err)
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.degraded == "" {

@@ -38,14 +38,15 @@ func (c *Cache) rebuild() {
 		}
 		found++
 		c.commit.Lock()
-		err := c.index.Apply(index.Batch{Put: []index.Record{rec}})
+		ok := c.apply(index.Batch{Put: []index.Record{rec}})
 		c.commit.Unlock()
-		if err != nil {
-			c.indexFailed(err)
+		if !ok {
 			return
 		}
 	}
-	c.log.Info("the index is built anew", zap.Int("blobs", found), zap.Int("damaged", bad))
+	if found+bad > 0 {
+		c.log.Info("the index is built anew", zap.Int("blobs", found), zap.Int("damaged", bad))
+	}
 }
 
 // intact hashes a blob's file.

@@ -42,6 +42,9 @@ func (c *Cache) setTag(ref oci.Reference, target oci.Descriptor, private bool) i
 		t.Changed = old.Changed
 	}
 	c.tags.Add(ref, t)
+	if c.store == nil {
+		return t
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.newTags[ref] = t
@@ -51,6 +54,9 @@ func (c *Cache) setTag(ref oci.Reference, target oci.Descriptor, private bool) i
 
 func (c *Cache) dropTag(ref oci.Reference) {
 	c.tags.Remove(ref)
+	if c.store == nil {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.newTags, ref)
