@@ -113,9 +113,6 @@ func (d *daemon) warn(getenv func(string) string) {
 	if d.looseDir {
 		d.log.Warn("other users may write to the cache directory: chmod go-w " + d.conf.Cache.Dir)
 	}
-	if s := d.cache.Stats(); s.Degraded != "" {
-		d.log.Warn("nothing is kept, pulls are streamed: " + s.Degraded)
-	}
 	if d.adminAt == nil || isLocal(d.adminAt.Addr()) {
 		return
 	}

@@ -169,6 +169,36 @@ func TestManyClientsOneFetchThroughTheDaemon(t *testing.T) {
 	}
 }
 
+func TestSystemdIsToldThatWeLive(t *testing.T) { // not parallel: the environment is the process's
+	dir, err := os.MkdirTemp("", "c") // t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "s"))
+	t.Setenv("WATCHDOG_USEC", "20000")
+	t.Setenv("WATCHDOG_PID", fmt.Sprint(os.Getpid()))
+	log, err := newLogger(os.Stderr, "error", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.flush()
+	stop := (&daemon{log: log}).feedWatchdog()
+	defer stop()
+	b := make([]byte, 64)
+	if err := socket.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := socket.Read(b); err != nil || string(b[:n]) != "WATCHDOG=1" {
+		t.Errorf("systemd heard %q, %v", b[:n], err)
+	}
+}
+
 func TestAFailedStartLeavesNothing(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

@@ -62,6 +62,9 @@ func heldBy(dir string) (int64, error) {
 	}
 	defer lock.Close()
 	x, err := index.Open(path)
+	if errors.Is(err, index.ErrBroken) {
+		return 0, nil // it will be built anew; until then the cache is taken for empty
+	}
 	if err != nil {
 		return 0, fmt.Errorf("look into %s: %w", dir, err)
 	}

@@ -8,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"cistern/cache/index"
 	"cistern/config"
+	"cistern/internal/oci"
 )
 
 func TestAge(t *testing.T) {
@@ -73,6 +75,29 @@ func TestAvailable(t *testing.T) {
 	got, err := available(filepath.Join(dir, "not", "there", "yet"))
 	if err != nil || got < free/2 || got > free*2 {
 		t.Errorf("available = %d, %v; free are %d", got, err, free)
+	}
+}
+
+func TestAvailableCountsWhatTheCacheHolds(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	x, err := index.Open(filepath.Join(dir, "index.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := index.Record{Digest: oci.FromBytes([]byte("x")), Size: 1, Allocated: 5 << 30, Class: index.ClassLarge, FirstSeen: time.Now(), LastUsed: time.Now()}
+	if err := x.Apply(index.Batch{Put: []index.Record{rec}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if held, err := heldBy(dir); err != nil || held != 5<<30 {
+		t.Errorf("heldBy = %d, %v", held, err)
+	}
+	writeFile(t, filepath.Join(dir, "index.db"), strings.Repeat("broken", 10_000), 0o600)
+	if held, err := heldBy(dir); err != nil || held != 0 {
+		t.Errorf("heldBy with a broken index = %d, %v", held, err)
 	}
 }
 

@@ -143,14 +143,15 @@ func (c *collector) cache(ch out, ups []upstream.Stats) {
 	ch.counter(d.unbacked, float64(s.Unbacked))
 	ch.counter(d.checkpoints, float64(s.Checkpoints))
 
-	// Blobs are verified by cache, manifests by upstream: one figure for both.
+	// Manifests are verified by upstream, blobs by cache, which tells upstream:
+	// the same failures, counted in two places.
 	verify, stale := map[string]uint64{}, map[string]uint64{}
 	for _, u := range ups {
 		verify[u.Name], stale[u.Name] = u.VerifyFailures, 0
 	}
 	maps.Copy(stale, s.StaleServed)
 	for name, n := range s.VerifyFailures {
-		verify[name] += n
+		verify[name] = max(verify[name], n)
 	}
 	for name, n := range verify {
 		ch.counter(d.verify, float64(n), name)
