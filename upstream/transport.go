@@ -8,7 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"sync"
+	"strings"
 	"time"
 )
 
@@ -43,9 +43,11 @@ func newWire(o Options, g *guard, counts *counters) *wire {
 }
 
 func (w *wire) transport(o Options, d *net.Dialer) *http.Transport {
+	config := &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12}
 	return &http.Transport{
 		DialContext:            w.dial(d),
-		TLSClientConfig:        &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12},
+		DialTLSContext:         w.dialTLS(d, config, o.HeaderTimeout),
+		TLSClientConfig:        config,
 		TLSNextProto:           map[string]func(string, *tls.Conn) http.RoundTripper{},
 		TLSHandshakeTimeout:    o.HeaderTimeout,
 		ResponseHeaderTimeout:  o.HeaderTimeout,
@@ -56,28 +58,51 @@ func (w *wire) transport(o Options, d *net.Dialer) *http.Transport {
 	}
 }
 
-func (w *wire) dial(d *net.Dialer) func(ctx context.Context, network, addr string) (net.Conn, error) {
+type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// socket dials and counts.
+func (w *wire) socket(ctx context.Context, d *net.Dialer, network, addr string) (*socket, error) {
+	c, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	w.counts.opened.Add(1)
+	w.counts.active.Add(1)
+	return &socket{Conn: c, counts: w.counts}, nil
+}
+
+// dial is for plain http, and for what net/http puts TLS on itself: proxies.
+func (w *wire) dial(d *net.Dialer) dialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := d.DialContext(ctx, network, addr)
+		s, err := w.socket(ctx, d, network, addr)
 		if err != nil {
 			return nil, err
 		}
-		w.counts.opened.Add(1)
-		w.counts.active.Add(1)
-		return &countedConn{Conn: c, counts: w.counts}, nil
+		return newFramedConn(s, s), nil
 	}
 }
 
-// countedConn tells when a connection is gone.
-type countedConn struct {
-	net.Conn
-	once   sync.Once
-	counts *counters
-}
-
-func (c *countedConn) Close() error {
-	c.once.Do(func() { c.counts.active.Add(-1) })
-	return c.Conn.Close()
+// dialTLS is for https without a proxy.
+func (w *wire) dialTLS(d *net.Dialer, config *tls.Config, limit time.Duration) dialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		s, err := w.socket(ctx, d, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		host, _, err := net.SplitHostPort(addr)
+		if err == nil {
+			config := config.Clone()
+			config.ServerName = strings.TrimSuffix(host, ".")
+			c := tls.Client(s, config)
+			ctx, cancel := context.WithTimeout(ctx, limit)
+			defer cancel()
+			if err = c.HandshakeContext(ctx); err == nil {
+				return newFramedConn(c, s), nil
+			}
+		}
+		_ = s.Close() // the handshake's error is the one that counts
+		return nil, fmt.Errorf("TLS with %s: %w", addr, err)
+	}
 }
 
 // roundTrip sends one request, by the proxy if one is configured for its URL.

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -216,3 +217,6 @@ func contains(t *testing.T, err error, parts ...string) {
 }
 
 var zeroTime time.Time
+
+// quiet is a log for servers whose complaints are the point of a test.
+func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
