@@ -11,6 +11,8 @@ package flight
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"sync"
 )
@@ -87,6 +89,10 @@ func (f *Flight) Fail(err error) { f.end(failed, err) }
 func (f *Flight) Reject(err error) { f.end(rejected, err) }
 
 func (f *Flight) end(s state, err error) {
+	if err == nil || errors.Is(err, io.EOF) {
+		// Whoever reads would take it for the content's end.
+		err = fmt.Errorf("the fill ended early (%v): %w", err, io.ErrUnexpectedEOF)
+	}
 	f.change(func() {
 		if f.state == waiting || f.state == open {
 			f.state, f.err = s, err
