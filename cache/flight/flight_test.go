@@ -215,31 +215,34 @@ func TestLastReaderLeaves(t *testing.T) {
 	}
 }
 
+// BenchmarkWaitingReaders is one step of a fill that all readers wait for,
+// until the last of them has learnt of it.
 func BenchmarkWaitingReaders(b *testing.B) {
 	for _, readers := range []int{1, 50, 500} {
 		b.Run(fmt.Sprint(readers), func(b *testing.B) {
 			f := New(nil)
-			f.Open(int64(b.N) + 1)
-			var wg sync.WaitGroup
+			f.Open(1 << 40)
+			var told, all sync.WaitGroup
 			for range readers {
-				wg.Go(func() {
+				all.Go(func() {
 					r := f.Join()
 					defer r.Close()
-					for off := int64(0); ; {
-						end, err := r.Wait(context.Background(), off)
-						if err != nil {
+					for off := int64(0); ; off++ {
+						if _, err := r.Wait(context.Background(), off); err != nil {
 							return
 						}
-						off = end
+						told.Done()
 					}
 				})
 			}
 			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				f.Advance(int64(i) + 1)
+			for i := int64(1); b.Loop(); i++ {
+				told.Add(readers)
+				f.Advance(i)
+				told.Wait()
 			}
-			f.Done()
-			wg.Wait()
+			f.Fail(errBroken)
+			all.Wait()
 		})
 	}
 }
