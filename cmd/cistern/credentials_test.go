@@ -163,3 +163,27 @@ func TestHungHelperIsLeft(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+func FuzzDockerConfig(f *testing.F) {
+	f.Add(`{"auths": {"ghcr.io": {"auth": "dTpw"}}}`)
+	f.Add(`{"auths": {"https://ghcr.io/v1/": {"identitytoken": "x", "username": "u", "password": "p"}}}`)
+	f.Add(`{"credHelpers": {"ghcr.io": "../../bin/sh"}, "credsStore": "-x"}`)
+	f.Add(`{"auths": {"ghcr.io": {"auth": "bm8tY29sb24="}}, "credsStore": null}`)
+	f.Add(`[]`)
+	path := filepath.Join(f.TempDir(), "config.json")
+	f.Fuzz(func(t *testing.T, text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		name, err := helperFor(path, "ghcr.io")
+		if err == nil && name != "" {
+			if strings.ContainsAny(name, "/ \\") || strings.HasPrefix(name, "-") {
+				t.Errorf("helper %q", name)
+			}
+			return // it would be run
+		}
+		if _, err := dockerCredentials(context.Background(), "ghcr.io", env(map[string]string{"DOCKER_CONFIG": filepath.Dir(path)})); err != nil && len(err.Error()) > 500 {
+			t.Errorf("an error of %d bytes", len(err.Error()))
+		}
+	})
+}

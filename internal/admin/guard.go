@@ -82,7 +82,7 @@ func (g gate) hostAllowed(host string) bool {
 		name = h
 	}
 	name = strings.ToLower(strings.TrimSuffix(strings.Trim(name, "[]"), "."))
-	if _, err := netip.ParseAddr(name); err == nil {
+	if ip, err := netip.ParseAddr(name); err == nil && ip.Zone() == "" { // a zone is any text
 		return true
 	}
 	return name == "localhost" || slices.Contains(g.hosts, name)
