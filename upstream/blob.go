@@ -72,7 +72,7 @@ func (u *Upstream) Blob(ctx context.Context, repo string, d oci.Digest, off, end
 		return nil, fmt.Errorf("blob %s: range [%d, %d) is not valid", d, off, end)
 	}
 	q := blobQuery(http.MethodGet, repo, d)
-	q.span = want.header()
+	q.span, q.long = want.header(), true
 	q.tolerates = func(status int) bool {
 		return status == http.StatusRequestedRangeNotSatisfiable && want.end < 0 && q.span != ""
 	}

@@ -20,6 +20,9 @@ const (
 	slowTries = 2 * time.Second
 	// maxAsks: refused token, new token, expired redirect, new redirect.
 	maxAsks = 4
+	// silence: an endpoint that says nothing for so long is at fault even if it
+	// is the caller's deadline that ends the wait.
+	silence = 5 * time.Second
 	// patience is how long a call waits while every breaker is open.
 	patience = time.Second
 )
@@ -130,21 +133,21 @@ func (c *call) again(err error) bool {
 // note tells the endpoint and the visit how a try went.
 func (c *call) note(ep *endpoint, err error) {
 	v := c.visits[ep]
+	before := v.err
 	v.err = nil
 	var e *Error
 	switch {
 	case err == nil:
 		return
-	case !errors.As(err, &e) || e.Class == nil:
-		v.err = errNothing
-		return
-	case e.fault == faultPassing || e.fault == faultLasting:
+	case errors.As(err, &e) && (e.fault == faultPassing || e.fault == faultLasting):
 		v.err = errDown
 		if !e.counted {
 			ep.faulty(err)
 		}
-	case errors.Is(err, context.DeadlineExceeded):
-		v.err = errNothing
+	case e == nil || e.Class == nil || errors.Is(err, context.DeadlineExceeded):
+		if v.err = before; before == nil { // else the fault before the caller's end stands
+			v.err = errNothing
+		}
 	case e.Class != oci.ErrNotFound && !e.counted:
 		ep.note(err)
 	}
@@ -168,7 +171,7 @@ func (u *Upstream) settle(c *call, err error) {
 
 // try asks one endpoint once: a slot, authentication and redirects included.
 func (u *Upstream) try(ctx context.Context, q *query, ep *endpoint, use func(*answer) error) error {
-	free, err := u.slots.take(ctx, q.Kind == oci.KindBlob)
+	free, err := u.slots.take(ctx, q.long)
 	if err != nil {
 		return ended(ctx, "")
 	}
@@ -179,8 +182,11 @@ func (u *Upstream) try(ctx context.Context, q *query, ep *endpoint, use func(*an
 		cancel(nil)
 		free()
 	}
+	start := time.Now()
 	a, err := u.ask(rctx, q, ep)
-	if err == nil {
+	if err != nil {
+		err = silent(err, time.Since(start))
+	} else {
 		u.counts.quota(a.Header)
 		err = a.err()
 	}
@@ -203,6 +209,20 @@ func (u *Upstream) try(ctx context.Context, q *query, ep *endpoint, use func(*an
 		return err
 	}
 	return use(a)
+}
+
+// silent makes a caller's deadline the endpoint's fault where that had said
+// nothing for as long as a connection may take: an upstream that hangs would
+// else never be found down by callers less patient than our own timeouts. A
+// caller who left is another matter.
+func silent(err error, took time.Duration) error {
+	var e *Error
+	if took < silence || !errors.As(err, &e) || e.fault != faultNone || e.Class != oci.ErrUnavailable || !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	hung := *e
+	hung.fault = faultLasting
+	return &hung
 }
 
 // ask gets the endpoint's final answer: a 401 is answered once or twice, an

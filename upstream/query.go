@@ -15,6 +15,7 @@ type query struct {
 	method string
 	accept string // "": no Accept header
 	span   string // value of Range; "": none
+	long   bool   // its body may take minutes: not with the last slots
 	// atOnce: fail instead of waiting where every breaker is open. For
 	// revalidation, which has a stale answer to fall back to.
 	atOnce bool

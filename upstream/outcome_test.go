@@ -1,0 +1,44 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"cistern/internal/oci"
+)
+
+// TestImpatientCallers: a fault before the caller's end still counts, and so
+// does a silence as long as a connection may take; a short deadline does not.
+func TestImpatientCallers(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
+	defer cancel()
+	late := ended(ctx, "host")
+	passing := &Error{Class: oci.ErrUnavailable, Err: errDown, fault: faultPassing}
+	for name, tc := range map[string]struct {
+		errs []error
+		want error
+	}{
+		"fine":                  {[]error{nil}, nil},
+		"404":                   {[]error{&Error{Class: oci.ErrNotFound}}, nil},
+		"fault":                 {[]error{passing}, errDown},
+		"fault, then fine":      {[]error{passing, nil}, nil},
+		"fault, then 404":       {[]error{passing, &Error{Class: oci.ErrNotFound}}, nil},
+		"deadline":              {[]error{silent(late, time.Second)}, errNothing},
+		"long silence":          {[]error{silent(late, silence)}, errDown},
+		"fault, then deadline":  {[]error{passing, late}, errDown},
+		"fault, then cancelled": {[]error{passing, &Error{Err: context.Canceled}}, errDown},
+		"cancelled after long":  {[]error{silent(&Error{Err: context.Canceled}, time.Hour)}, errNothing},
+	} {
+		ep := newEndpoint(parseURL(t, "http://host"))
+		c := &call{visits: map[*endpoint]*visit{ep: {}}}
+		for _, err := range tc.errs {
+			c.note(ep, err)
+		}
+		if got := c.visits[ep].err; !errors.Is(got, tc.want) || tc.want == nil && got != nil {
+			t.Errorf("%s: %v, want %v", name, got, tc.want)
+		}
+	}
+}
