@@ -21,8 +21,9 @@ const (
 // standard error, so that standard output is left for answers.
 type logger struct {
 	*zap.Logger
-	level  zap.AtomicLevel
-	buffer *zapcore.BufferedWriteSyncer // nil: written line by line
+	level    zap.AtomicLevel
+	buffer   *zapcore.BufferedWriteSyncer // nil: written line by line
+	terminal *os.File                     // what a person reads; nil elsewhere
 }
 
 // newLogger writes to f. Lines on a terminal appear at once; elsewhere they are
@@ -35,7 +36,9 @@ func newLogger(f *os.File, level, format string) (*logger, error) {
 	}
 	out := zapcore.WriteSyncer(zapcore.Lock(f))
 	terminal := isTerminal(f)
-	if !terminal {
+	if terminal {
+		l.terminal = f
+	} else {
 		l.buffer = &zapcore.BufferedWriteSyncer{WS: out, Size: logBuffer, FlushInterval: logFlush}
 		out = l.buffer
 	}
@@ -69,6 +72,10 @@ func (l *logger) flush() {
 	}
 	_ = l.Sync()
 }
+
+// hungUp tells whether the terminal that was logged to is gone: then SIGHUP is
+// what its name says, and no wish for a reload.
+func (l *logger) hungUp() bool { return l.terminal != nil && !isTerminal(l.terminal) }
 
 // flushErrors writes errors, and what was logged before them, at once: the
 // process may not live for another second.

@@ -69,7 +69,7 @@ func (d *daemon) run(signals <-chan os.Signal, reload func() (*config.Config, er
 	for failure == nil {
 		select {
 		case s := <-signals:
-			if s == syscall.SIGHUP {
+			if s == syscall.SIGHUP && !d.log.hungUp() {
 				d.reload(reload)
 				continue
 			}
