@@ -23,7 +23,8 @@ const (
 	// silence: an endpoint that says nothing for so long is at fault even if it
 	// is the caller's deadline that ends the wait.
 	silence = 5 * time.Second
-	// patience is how long a call waits while every breaker is open.
+	// patience is how long a call waits while every breaker is open, and once
+	// more if a probe is under way by then.
 	patience = time.Second
 )
 
@@ -281,7 +282,7 @@ func (u *Upstream) admit(ctx context.Context, c *call) (*endpoint, error) {
 	}
 	limit := time.NewTimer(patience)
 	defer limit.Stop()
-	for {
+	for extended := false; ; {
 		changed, failed, _ := u.news.state()
 		if failed != seen {
 			return nil, u.down()
@@ -294,8 +295,12 @@ func (u *Upstream) admit(ctx context.Context, c *call) (*endpoint, error) {
 		case <-changed:
 		case <-probe.C:
 		case <-limit.C:
-			probe.Stop()
-			return nil, u.down()
+			if extended || !u.probing() {
+				probe.Stop()
+				return nil, u.down()
+			}
+			extended = true // a probe's outcome is near: new connections take some round trips
+			limit.Reset(patience)
 		case <-ctx.Done():
 			probe.Stop()
 			return nil, ended(ctx, "")
@@ -305,6 +310,16 @@ func (u *Upstream) admit(ctx context.Context, c *call) (*endpoint, error) {
 		}
 		probe.Stop()
 	}
+}
+
+// probing tells whether somebody is finding out if upstream is back.
+func (u *Upstream) probing() bool {
+	for _, ep := range u.endpoints {
+		if ep.breaker.State() == gobreaker.StateHalfOpen {
+			return true
+		}
+	}
+	return false
 }
 
 // pick gives the first endpoint that may be asked: marked ones last, those of

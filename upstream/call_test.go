@@ -176,10 +176,10 @@ func TestNoStampede(t *testing.T) {
 	most.Store(0)
 	start := time.Now()
 	failed := herd(100, func() error { return tags(u, "a/b") })
-	if d := time.Since(start); failed != 100 || d > 2*time.Second {
+	if d := time.Since(start); failed != 100 || d > 2500*time.Millisecond {
 		t.Errorf("%d failed, after %s", failed, d)
 	}
-	if asked.Load() > 2 || most.Load() > 1 {
+	if asked.Load() > 3 || most.Load() > 1 {
 		t.Errorf("%d probes, %d at once", asked.Load(), most.Load())
 	}
 	broken.Store(false)

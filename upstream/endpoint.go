@@ -13,7 +13,7 @@ import (
 const (
 	// probeAfter is how long a breaker stays open: so short that an upstream
 	// that is back is found at once, as it may be the only one.
-	probeAfter = 800 * time.Millisecond
+	probeAfter = 500 * time.Millisecond
 	// faultMark and blameMark are how long an endpoint goes last after faults
 	// in a row, and after a wrong digest.
 	faultMark   = 30 * time.Second

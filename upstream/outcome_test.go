@@ -3,6 +3,9 @@ package upstream
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,5 +43,28 @@ func TestImpatientCallers(t *testing.T) {
 		if got := c.visits[ep].err; !errors.Is(got, tc.want) || tc.want == nil && got != nil {
 			t.Errorf("%s: %v, want %v", name, got, tc.want)
 		}
+	}
+}
+
+// TestSlowProbe: whoever waits for a probe has its outcome, also where that
+// takes longer than the wait for a probe to start.
+func TestSlowProbe(t *testing.T) {
+	t.Parallel()
+	var broken atomic.Bool
+	broken.Store(true)
+	u := open(t, Options{Endpoints: []string{serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		if broken.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		<-time.After(patience - probeAfter + 200*time.Millisecond)
+		_, _ = io.WriteString(w, "{}")
+	})}})
+	if err := tags(u, "a/b"); err == nil {
+		t.Fatal("no error")
+	}
+	broken.Store(false)
+	if failed := herd(20, func() error { return tags(u, "a/b") }); failed != 0 {
+		t.Errorf("%d failed", failed)
 	}
 }
