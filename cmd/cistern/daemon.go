@@ -33,12 +33,13 @@ type daemon struct {
 	registry *listener.Listener
 	adminAt  *listener.Listener // nil: off
 	looseDir bool               // others could write to the cache directory before we came
+	closed   chan struct{}      // closed when stop has closed everything
 }
 
 // newDaemon opens listeners, then cache: a port in use is found before the
 // cache is touched, and clients that come early wait in the kernel's queue.
 func newDaemon(conf *config.Config, log *logger, getenv func(string) string) (_ *daemon, err error) {
-	d := &daemon{conf: conf, log: log}
+	d := &daemon{conf: conf, log: log, closed: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			d.close(nil)

@@ -69,6 +69,7 @@ func startInProcess(t *testing.T, args ...string) *inProcess {
 		default:
 		}
 		<-done
+		<-p.closed // after a second signal it goes on behind run's back
 	})
 	return p
 }

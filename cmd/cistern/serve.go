@@ -96,16 +96,15 @@ func (d *daemon) stop(signals <-chan os.Signal) error {
 	if d.admin != nil {
 		d.admin.Stopping()
 	}
-	done := make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(d.closed)
 		d.close(d.drain)
 	}()
 	late := time.NewTimer(drainTime + closeTime)
 	defer late.Stop()
 	for {
 		select {
-		case <-done:
+		case <-d.closed:
 			d.log.Info("stopped")
 			return nil
 		case s := <-signals:
