@@ -79,7 +79,11 @@ func LaunchCistern(t testing.TB, o CisternOptions) *Cistern {
 // Restart starts the daemon again after it has ended, on the same addresses and cache directory.
 func (c *Cistern) Restart(t testing.TB) {
 	t.Helper()
-	<-c.Exited()
+	select {
+	case <-c.Exited():
+	case <-time.After(20 * time.Second):
+		t.Fatal("restart: the daemon still runs")
+	}
 	c.launch(t)
 	Eventually(t, 20*time.Second, c.Process, Answers(c.URL+"/v2/", http.StatusOK))
 }

@@ -17,7 +17,7 @@ import (
 //	text NAME TEXT                  a blob with this text
 //	spoil NAME OF OFFSET            blob OF with one bit turned at OFFSET (negative: from the end)
 //	join NAME A B                   blob A followed by blob B
-//	image NAME REPO:TAG BLOB...     an image of these layers, served by every origin
+//	image NAME REPO:TAG BLOB...     an image of these layers, served by every origin; $NAME_CONFIG is its config
 //	origin NAME [FILE]              start an origin with the rules in FILE; the first one is the daemon's upstream
 //	rules NAME FILE                 replace its rules
 //	down NAME, up NAME              refuse connections, accept them again
@@ -26,11 +26,11 @@ import (
 //	cache tmpfs SIZE | readonly | fill | free     what the cache directory lies on; fill: leave no byte free
 //	cistern [ARG...]                start the daemon with further arguments, and cache the canary
 //	! cistern [ARG...]              it must refuse to start, within ten seconds
-//	kill, term, restart             SIGKILL; SIGTERM and wait; start again on the same cache
+//	sigkill, sigterm, restart           SIGKILL; SIGTERM and wait; start again on the same cache
 //	second                          another daemon on the same cache directory, which must refuse within five seconds
 //	get [FLAG...] PATH              a request to the daemon: -method M, -header 'K: V', -range A-B, -leave N, -rate N, -never true
 //	start NAME get ARG...           the same in the background
-//	wait NAME                       until it has ended; then "want" looks at it
+//	await NAME                      until it has ended; then "want" looks at it
 //	want status N[|N...] | header K RE | noheader K | body BLOB [A B] | cut [MIN] | whole | code RE | text RE | within D | first D | size N
 //	herd N PATH BLOB [LEAVERS]      N clients at once, of which so many leave on their way; all others must get the blob
 //	raw FILE                        a raw client
@@ -39,13 +39,14 @@ import (
 //	log RE, ! log RE                a line of the daemon's output
 //	metric NAME OP [RE...]          the sum over the series whose labels match: "metric cistern_requests_total >=1 'outcome=\"hit\"'"
 //	exits N                         the daemon has ended with this code
-//	check                           last: the daemon lives, the canary is a hit without any origin, nothing has panicked
+//	check [-evicted]                last: the daemon lives, nothing has panicked, and without any origin the canary is still a hit,
+//	                                unless the cache had to make room
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"blob": cmdBlob, "text": cmdText, "spoil": cmdSpoil, "join": cmdJoin, "image": cmdImage,
 		"origin": cmdOrigin, "rules": cmdRules, "down": cmdDown, "up": cmdUp, "release": cmdRelease,
-		"config": cmdConfig, "cache": cmdCache, "cistern": cmdCistern, "kill": cmdKill, "term": cmdTerm, "second": cmdSecond, "restart": cmdRestart,
-		"get": cmdGet, "start": cmdStart, "wait": cmdWait, "want": cmdWant, "herd": cmdHerd, "raw": cmdRaw,
+		"config": cmdConfig, "cache": cmdCache, "cistern": cmdCistern, "sigkill": cmdKill, "sigterm": cmdTerm, "second": cmdSecond, "restart": cmdRestart,
+		"get": cmdGet, "start": cmdStart, "await": cmdWait, "want": cmdWant, "herd": cmdHerd, "raw": cmdRaw,
 		"asked": cmdAsked, "sent": cmdSent, "log": cmdLog, "metric": cmdMetric, "exits": cmdExits, "check": cmdCheck,
 	}
 }
@@ -107,11 +108,11 @@ func cmdImage(ts *testscript.TestScript, _ bool, args []string) {
 	d, err := s.content.Image(args[1], args[2:])
 	ts.Check(err)
 	raw, _ := s.content.Blob(args[1])
-	ts.Setenv(args[0], s.content.Add(args[0], raw))
+	s.content.name(args[0], raw)
+	ts.Setenv(args[0], d)
 	ts.Setenv(args[0]+"_SIZE", strconv.Itoa(len(raw)))
-	if d != ts.Getenv(args[0]) {
-		ts.Fatalf("image %s has two digests", args[0])
-	}
+	config, _ := s.content.Blob("config of " + args[1])
+	ts.Setenv(args[0]+"_CONFIG", digest(config))
 }
 
 func cmdOrigin(ts *testscript.TestScript, _ bool, args []string) {

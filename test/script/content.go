@@ -50,6 +50,13 @@ func (c *Content) Add(name string, b []byte) string {
 	return d
 }
 
+// name gives bytes a name without serving them as a blob.
+func (c *Content) name(name string, b []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.blobs[name] = b
+}
+
 // Blob is the bytes of a named blob.
 func (c *Content) Blob(name string) ([]byte, bool) {
 	c.mu.Lock()

@@ -70,9 +70,10 @@ func parseGet(args []string) (request, error) {
 	return r, nil
 }
 
-// do sends the request on a connection of its own and reads the answer as told. It ends when done is closed.
+// do sends the request on a connection of its own and reads the answer as told. It ends when done is closed, or after a
+// minute, which no answer may take.
 func (r request) do(done <-chan struct{}) result {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	go func() {
 		select {

@@ -54,9 +54,13 @@ func (s Seen) headers() []string {
 	return lines
 }
 
-// Up makes the origin listen at its address.
+// Up makes the origin listen at its port on every loopback address, so that the lab's other host names lead to it too.
 func (o *Origin) Up() error {
-	l, err := net.Listen("tcp", o.Addr)
+	_, port, err := net.SplitHostPort(o.Addr)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp4", ":"+port)
 	if err != nil {
 		return err
 	}

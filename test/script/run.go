@@ -84,13 +84,14 @@ func of(ts *testscript.TestScript) *state {
 	return s
 }
 
-// expand replaces ${NAME} by the script's variables, in rules and steps as in commands. Unknown names stay empty.
+// expand replaces ${NAME} by the script's variables, in rules and steps as in commands.
 func expand(ts *testscript.TestScript, text string) string {
 	return os.Expand(text, func(name string) string {
-		if name == "$" {
-			return "$"
+		value := ts.Getenv(name)
+		if value == "" {
+			ts.Fatalf("no variable $%s yet", name)
 		}
-		return ts.Getenv(name)
+		return value
 	})
 }
 
