@@ -27,6 +27,18 @@ type inProcess struct {
 	signals chan os.Signal
 	ended   chan error
 	log     string
+	gone    chan struct{} // closed when it has ended and its log is written
+}
+
+// stopAndWait ends it now rather than with the test.
+func (p *inProcess) stopAndWait(t *testing.T) {
+	t.Helper()
+	p.signals <- syscall.SIGTERM
+	select {
+	case <-p.gone:
+	case <-time.After(patience):
+		t.Fatal("the daemon has not ended")
+	}
 }
 
 // startInProcess runs the real daemon on a configuration of the test's.
@@ -43,7 +55,7 @@ func startInProcess(t *testing.T, args ...string) *inProcess {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &inProcess{signals: make(chan os.Signal, 4), ended: make(chan error, 1), log: filepath.Join(dir, "log")}
+	p := &inProcess{signals: make(chan os.Signal, 4), ended: make(chan error, 1), log: filepath.Join(dir, "log"), gone: make(chan struct{})}
 	f, err := os.Create(p.log)
 	if err != nil {
 		t.Fatal(err)
@@ -56,9 +68,8 @@ func startInProcess(t *testing.T, args ...string) *inProcess {
 		t.Fatal(err)
 	}
 	p.url = "http://" + p.registry.Addr().String()
-	done := make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(p.gone)
 		p.ended <- p.run(p.signals, load)
 		log.flush()
 		f.Close()
@@ -68,7 +79,7 @@ func startInProcess(t *testing.T, args ...string) *inProcess {
 		case p.signals <- syscall.SIGTERM:
 		default:
 		}
-		<-done
+		<-p.gone
 		<-p.closed // after a second signal it goes on behind run's back
 	})
 	return p
