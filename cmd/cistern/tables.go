@@ -21,7 +21,7 @@ func status(ctx context.Context, a *app, c *admin.Client, _ []string, output str
 func statusRows(s admin.Status, now time.Time) [][]string {
 	ready := "yes"
 	if !s.Ready {
-		ready = "no: " + s.NotReady
+		ready = "no: " + strings.ReplaceAll(s.NotReady, "\n", "; ")
 	}
 	rows := [][]string{
 		{"Version", s.Version.Version + ", up " + age(s.Started, now)},

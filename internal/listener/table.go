@@ -33,7 +33,7 @@ func maxConnections() int {
 
 func connectionsFor(files uint64) int {
 	files = min(files, 4*MaxConnections)
-	rest := min(256, files/4)
+	rest := min(256, files/2)
 	return int(max(1, min(MaxConnections, (files-rest)/2)))
 }
 

@@ -141,7 +141,7 @@ func TestConnectionsReachTheServerBareAndBounded(t *testing.T) {
 
 func TestConnectionsFor(t *testing.T) {
 	t.Parallel()
-	for files, want := range map[uint64]int{0: 1, 2: 1, 64: 24, 1024: 384, 4096: 1920, 20_000: 4096, 1 << 30: 4096, 1<<64 - 1: 4096} {
+	for files, want := range map[uint64]int{0: 1, 2: 1, 3: 1, 64: 16, 256: 64, 1024: 384, 4096: 1920, 20_000: 4096, 1 << 30: 4096, 1<<64 - 1: 4096} {
 		if got := connectionsFor(files); got != want {
 			t.Errorf("connectionsFor(%d) = %d, want %d", files, got, want)
 		}
