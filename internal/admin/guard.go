@@ -40,7 +40,7 @@ func isLocal(addr net.Addr) bool {
 
 // check gives nil if the request may go on.
 func (g gate) check(r *http.Request) *refusal {
-	if !g.hostAllowed(r.Host) {
+	if !g.hostAllowed(r.Host) && !(isOpen(r) && isOneLabel(r.Host)) {
 		return &refusal{http.StatusMisdirectedRequest,
 			fmt.Sprintf("this address is not known here as %q; add the name to admin.hosts if it is yours", cut(r.Host))}
 	}
@@ -77,15 +77,26 @@ func (g gate) hostAllowed(host string) bool {
 	if host == "" {
 		return true
 	}
-	name := host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		name = h
-	}
-	name = strings.ToLower(strings.TrimSuffix(strings.Trim(name, "[]"), "."))
+	name := hostName(host)
 	if ip, err := netip.ParseAddr(name); err == nil && ip.Zone() == "" { // a zone is any text
 		return true
 	}
 	return name == "localhost" || slices.Contains(g.hosts, name)
+}
+
+// isOneLabel tells a name without a dot, such as a container's: no stranger can
+// have a page under one. Prometheus in the same compose network asks that way.
+func isOneLabel(host string) bool {
+	name := hostName(host)
+	return name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_") == ""
+}
+
+// hostName is a Host header without its port and brackets, in lower case.
+func hostName(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
 }
 
 // maxToken bounds the token's file, in bytes.

@@ -71,6 +71,27 @@ func TestWhoMayAsk(t *testing.T) {
 	}
 }
 
+func TestContainerNamesMayScrape(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		host, path string
+		refused    bool
+	}{
+		{"cistern:5001", "/metrics", false},
+		{"cistern", "/readyz", false},
+		{"cistern:5001", "/api/v1/status", true},
+		{"cistern:5001", "/debug/pprof/", true},
+		{"evil.example:5001", "/metrics", true},
+		{"x@y", "/metrics", true},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "http://localhost"+tc.path, nil)
+		r.Host = tc.host
+		if got := (gate{local: true}).check(r); (got != nil) != tc.refused {
+			t.Errorf("%s at %s: %v", tc.path, tc.host, got)
+		}
+	}
+}
+
 func TestTokenFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "token")
