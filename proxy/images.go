@@ -13,18 +13,26 @@ import (
 
 // image reads an image's name as people write it on a command line: nginx,
 // nginx:1.27, ghcr.io/org/x@sha256:... The parts that people leave out are
-// those that docker adds.
+// those that docker adds; a name without a registry's host means the default
+// upstream, and an upstream that is a label may stand where a host does.
 func (h *Handler) image(name string) (target, oci.Reference, error) {
-	named, err := reference.ParseNormalizedNamed(name)
-	if err != nil {
-		return target{}, oci.Reference{}, &oci.Error{Code: oci.CodeNameInvalid, Message: "image " + oci.Quote(name) + " is not a name like nginx:1.27 or ghcr.io/org/x:v1", Err: err}
+	full := name
+	if first, _, ok := strings.Cut(name, "/"); !ok || !oci.LooksLikeHost(first) {
+		if _, label := h.routes.lookup(first); !ok || !label {
+			full = h.routes.standard + "/" + name
+		}
 	}
-	host, path := reference.Domain(named), reference.Path(named)
+	host, path, _ := strings.Cut(full, "/")
 	i, ok := h.routes.lookup(host)
 	if !ok {
 		return target{}, oci.Reference{}, unknownUpstream(host)
 	}
-	t := target{up: &h.routes.upstreams[i], index: i, repo: path}
+	t := target{up: &h.routes.upstreams[i], index: i}
+	named, err := reference.ParseNormalizedNamed(domain(t.up.Client.Name()) + "/" + path)
+	if err != nil {
+		return target{}, oci.Reference{}, &oci.Error{Code: oci.CodeNameInvalid, Message: "image " + oci.Quote(name) + " is not a name like nginx:1.27 or ghcr.io/org/x:v1", Err: err}
+	}
+	t.repo = reference.Path(named)
 	ref := oci.Reference{Repository: t.repository()}
 	if tagged, ok := named.(reference.Tagged); ok {
 		ref.Tag = tagged.Tag()
@@ -36,6 +44,15 @@ func (h *Handler) image(name string) (target, oci.Reference, error) {
 		ref.Tag = ""
 	}
 	return t, ref, nil
+}
+
+// domain is what stands for an upstream in a name that is parsed: Docker Hub's
+// own, for the sake of library/, and any for the others.
+func domain(upstream string) string {
+	if upstream == dockerHub {
+		return dockerHub
+	}
+	return "registry.invalid"
 }
 
 // Refresh asks upstream about a tag now, fresh or not. A name without a tag

@@ -1,0 +1,43 @@
+package proxy
+
+import (
+	"testing"
+
+	"cistern/internal/registrytest"
+	"cistern/upstream"
+)
+
+func TestImageNames(t *testing.T) {
+	t.Parallel()
+	g := registrytest.New(t)
+	var ups []Upstream
+	for _, name := range []string{"docker.io", "ghcr.io", "corp", "10.0.0.5:5000"} {
+		u, err := upstream.New(upstream.Options{Name: name, Endpoints: []string{g.URL}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(u.Close)
+		ups = append(ups, Upstream{Client: u})
+	}
+	h := New(Options{Upstreams: ups, Default: "docker.io", Aliases: map[string]string{"index.docker.io": "docker.io"}})
+	digest := "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	for in, want := range map[string]string{
+		"nginx": "docker.io/library/nginx:", "nginx:1.27": "docker.io/library/nginx:1.27", "org/app:v1": "docker.io/org/app:v1",
+		"index.docker.io/nginx": "docker.io/library/nginx:", "ghcr.io/org/x@" + digest: "ghcr.io/org/x@" + digest,
+		"ghcr.io/x:v1@" + digest: "ghcr.io/x@" + digest, "corp/team/app:v2": "corp/team/app:v2", "corp/app": "corp/app:",
+		"10.0.0.5:5000/x:v1": "10.0.0.5:5000/x:v1",
+	} {
+		if _, ref, err := h.image(in); err != nil || ref.String() != want {
+			t.Errorf("%s is %s, %v, want %s", in, ref, err, want)
+		}
+	}
+	for _, in := range []string{"", "quay.io/x", "UPPER", "a b", "nginx:", "ghcr.io/", "../x", "nginx@sha256:12"} {
+		if _, ref, err := h.image(in); err == nil {
+			t.Errorf("%q is taken for %s", in, ref)
+		}
+	}
+	h = New(Options{Upstreams: ups, Default: "corp"})
+	if _, ref, err := h.image("app:v1"); err != nil || ref.String() != "corp/app:v1" {
+		t.Errorf("with another default: %s, %v", ref, err)
+	}
+}
