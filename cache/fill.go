@@ -112,14 +112,10 @@ func (c *Cache) board(ctx context.Context, f *fill, r *flight.Reader, repo *Repo
 		content.Bytes = f.data
 		return content, nil
 	}
-	content.Reader = &Reader{c: c, ctx: ctx, size: size, fill: f, follower: r, src: repo.Source}
-	if f.data == nil {
-		content.Reader.openFile()
-	}
+	content.Reader = c.reader(ctx, f, r, repo.Source, size)
 	if content.Reader.unbacked() {
 		content.Outcome = OutcomePass
 	}
-	c.stats.readers.Add(1)
 	return content, nil
 }
 
@@ -142,25 +138,35 @@ func (c *Cache) newFill(repo Repository, d oci.Digest, attempt int) *fill {
 // Whatever happens in it, a panic included, reaches the readers as an error.
 func (c *Cache) run(f *fill) {
 	defer c.work.Done()
-	defer func() { c.flights.Forget(f.digest); f.cancel() }()
 	err := c.attempt(f)
 	if errors.Is(err, errMismatch) {
-		c.upstream(f.repo.Upstream).verifyFailures.Add(1)
-		c.log.Warn("upstream sent wrong bytes", zap.Stringer("digest", f.digest), zap.Stringer("repository", f.repo), zap.Int("attempt", f.attempt))
+		c.wrong(f)
 		again := c.newFill(f.repo, f.digest, 2)
 		c.flights.Replace(f.digest, again)
 		f.Reject(err)
 		f.cancel()
 		f = again
 		if err = c.attempt(f); errors.Is(err, errMismatch) {
-			c.upstream(f.repo.Upstream).verifyFailures.Add(1)
-			f.Reject(err)
+			c.wrong(f)
 		}
 	}
-	if err != nil {
-		c.remember(f.repo.Repository, f.digest.String(), err)
+	c.remember(f.repo.Repository, f.digest.String(), err)
+	// Forgotten before it fails: who learns of the failure and looks again must
+	// not meet this fill again.
+	c.flights.Forget(f.digest)
+	switch {
+	case errors.Is(err, errMismatch):
+		f.Reject(err)
+	case err != nil:
 		f.Fail(err)
 	}
+	f.cancel()
+}
+
+// wrong notes that a fill brought wrong bytes.
+func (c *Cache) wrong(f *fill) {
+	c.upstream(f.repo.Upstream).verifyFailures.Add(1)
+	c.log.Warn("upstream sent wrong bytes", zap.Stringer("digest", f.digest), zap.Stringer("repository", f.repo), zap.Int("attempt", f.attempt))
 }
 
 // attempt fetches the blob once. It returns after the flight is done, or
@@ -177,7 +183,13 @@ func (c *Cache) attempt(f *fill) (err error) {
 		return c.adopt(f, left)
 	}
 	s := newStream(f.ctx, f.repo.Source, f.digest, left.len(), -1)
-	if err := s.open(); err != nil {
+	err = s.open()
+	if left != nil && errors.Is(err, oci.ErrCorrupt) { // there is no such byte: it is no part of this blob
+		c.abort(left.in)
+		left, s = nil, newStream(f.ctx, f.repo.Source, f.digest, 0, -1)
+		err = s.open()
+	}
+	if err != nil {
 		left.keep()
 		return err
 	}
@@ -188,7 +200,10 @@ func (c *Cache) attempt(f *fill) (err error) {
 	} else {
 		err = c.spool(f, s, left)
 	}
-	if errors.Is(err, errMismatch) {
+	switch {
+	case errors.Is(err, errUnbacked):
+		return nil
+	case errors.Is(err, errMismatch) && left == nil: // else it may have been our part
 		s.blame()
 	}
 	return err
@@ -197,11 +212,18 @@ func (c *Cache) attempt(f *fill) (err error) {
 // collect takes a small blob into memory, answers from there, and stores it
 // after that.
 func (c *Cache) collect(f *fill, s *stream) error {
-	f.data = make([]byte, s.size)
-	t := time.AfterFunc(collectFor, func() { f.Open(s.size) })
+	size := s.size
+	f.data = make([]byte, size)
+	t := time.AfterFunc(collectFor, func() { f.Open(size) })
 	defer t.Stop()
 	for have := 0; have < len(f.data); {
 		n, err := s.Read(f.data[have:])
+		if err != nil && c.abandoned(f) {
+			h := f.digest.Hash()
+			h.Write(f.data[:have])
+			f.Open(size)
+			return f.letGo(h, int64(have))
+		}
 		if err != nil {
 			return err
 		}
@@ -212,7 +234,7 @@ func (c *Cache) collect(f *fill, s *stream) error {
 		return errMismatch
 	}
 	f.Done()
-	c.storeBytes(f.record(s.size), f.data)
+	c.storeBytes(f.record(size), f.data)
 	c.vouch(f)
 	return nil
 }
@@ -226,9 +248,7 @@ func (c *Cache) spool(f *fill, s *stream, left *leftover) error {
 	}
 	f.Open(s.size)
 	f.Advance(in.Len())
-	if err := c.pour(f, s, in, h); errors.Is(err, errUnbacked) {
-		return nil
-	} else if err != nil {
+	if err := c.pour(f, s, in, h); err != nil {
 		return err
 	}
 	if !f.digest.Matches(h) {
@@ -291,11 +311,26 @@ func (c *Cache) pour(f *fill, s *stream, in *blob.Ingest, h hash.Hash) error {
 		case err == nil:
 		case errors.Is(err, io.EOF):
 			return nil
+		case c.abandoned(f):
+			at := in.Len()
+			c.keepPartial(in)
+			return f.letGo(h, at)
 		default:
 			c.keepPartial(in)
 			return err
 		}
 	}
+}
+
+// abandoned tells whether a fill was stopped because nobody read it.
+func (c *Cache) abandoned(f *fill) bool { return f.ctx.Err() != nil && c.ctx.Err() == nil }
+
+// letGo ends an open flight at a byte up to which the hash is known: whoever
+// has joined in the very moment in which it was stopped goes on from there.
+func (f *fill) letGo(h hash.Hash, at int64) error {
+	f.at, f.hash = at, h
+	f.Fail(errUnbacked)
+	return errUnbacked
 }
 
 // unback lets the readers go on without the disk. A stream that nothing was

@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
+	"sync"
+	"sync/atomic"
+	"syscall"
 
 	"cistern/cache/blob"
 	"cistern/cache/flight"
@@ -14,15 +18,22 @@ import (
 
 // Reader reads a blob that is whole or on its way. It implements
 // io.ReadSeeker, for http.ServeContent, and sends files without copying by
-// SendTo. It is for one goroutine at a time, and stops waiting when the context
-// of its request ends.
+// SendTo. It stops waiting when the context of its request ends.
+//
+// It has one user, but http.ServeContent reads several ranges in a goroutine of
+// its own, which it does not wait for when the client has left: Close may
+// therefore come while Read runs, and makes it return.
 type Reader struct {
-	c    *Cache
-	ctx  context.Context
-	size int64 // -1: not known
-	off  int64
-	from int64 // where reading began, for the count of unverified bytes
-	err  error // sticky, but for io.EOF
+	c      *Cache
+	ctx    context.Context
+	cancel context.CancelFunc // of ctx; nil: nothing here waits
+	broken atomic.Pointer[error]
+
+	mu     sync.Mutex // guards all below; held while reading
+	closed bool
+	size   int64 // -1: not known
+	off    int64
+	from   int64 // where reading began, for the count of unverified bytes
 
 	file *blob.File // own description: sendfile moves its offset
 
@@ -30,6 +41,17 @@ type Reader struct {
 	follower *flight.Reader // of fill
 	src      Source
 	detour   *detour // when the disk could not take it
+}
+
+// reader follows a fill.
+func (c *Cache) reader(ctx context.Context, f *fill, follower *flight.Reader, src Source, size int64) *Reader {
+	r := &Reader{c: c, size: size, fill: f, follower: follower, src: src}
+	r.ctx, r.cancel = context.WithCancel(ctx)
+	if f.data == nil {
+		r.openFile()
+	}
+	c.stats.readers.Add(1)
+	return r
 }
 
 // openFile opens the reader's own description of a growing file. Where that
@@ -49,6 +71,8 @@ func (r *Reader) unbacked() bool { return r.file == nil && r.fill != nil && r.fi
 // Seek implements io.Seeker. The end of a blob of unknown size cannot be
 // sought.
 func (r *Reader) Seek(offset int64, whence int) (int64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	switch whence {
 	case io.SeekCurrent:
 		offset += r.off
@@ -69,14 +93,27 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
-// Err is what broke the reading off, if anything did.
-func (r *Reader) Err() error { return r.err }
+// Err is what broke the reading off, if anything did; that a client took no
+// more is none of it. It never waits.
+func (r *Reader) Err() error {
+	if err := r.broken.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
 
 // Read implements io.Reader; it blocks until bytes are there.
 func (r *Reader) Read(p []byte) (n int, err error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.read(p)
+}
+
+// read is Read; mu is held.
+func (r *Reader) read(p []byte) (n int, err error) {
 	end, err := r.ready()
 	if err != nil {
 		return 0, err
@@ -103,15 +140,17 @@ func (r *Reader) Read(p []byte) (n int, err error) {
 var errShort = fmt.Errorf("the cached file ends early: %w", io.ErrUnexpectedEOF)
 
 // SendTo writes the next n bytes, by sendfile where w allows it: w's ReadFrom
-// gets an io.LimitedReader of an *os.File.
+// gets an io.LimitedReader of an *os.File. What w refuses is not kept in Err.
 func (r *Reader) SendTo(w io.Writer, n int64) (sent int64, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for sent < n {
 		end, err := r.ready()
 		if err != nil {
 			return sent, err
 		}
 		if r.detour != nil || r.file == nil {
-			m, err := io.CopyN(w, struct{ io.Reader }{r}, n-sent)
+			m, err := io.CopyN(w, readerFunc(r.read), n-sent)
 			return sent + m, err
 		}
 		if _, err := r.file.Seek(r.off, io.SeekStart); err != nil {
@@ -119,22 +158,32 @@ func (r *Reader) SendTo(w io.Writer, n int64) (sent int64, err error) {
 		}
 		m, err := io.CopyN(w, r.file.File, min(end-r.off, n-sent))
 		sent += m
-		if errors.Is(err, io.EOF) {
-			err = errShort
-		}
-		if _, err := r.moved(int(m), err); err != nil {
+		_, _ = r.moved(int(m), nil)
+		switch {
+		case errors.Is(err, io.EOF):
+			return sent, r.fail(errShort)
+		case errors.Is(err, syscall.EIO): // of the file: no socket says that
+			return sent, r.fail(err)
+		case err != nil:
 			return sent, err
 		}
 	}
 	return sent, nil
 }
 
+// readerFunc is an io.Reader and nothing else.
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
 // ready waits until there is something to read at the reader's offset and
 // tells how far it goes.
 func (r *Reader) ready() (end int64, err error) {
 	switch {
-	case r.err != nil:
-		return 0, r.err
+	case r.closed:
+		return 0, fs.ErrClosed
+	case r.Err() != nil:
+		return 0, r.Err()
 	case r.detour != nil:
 		return r.size, nil
 	case r.fill == nil && r.off >= r.size:
@@ -168,12 +217,22 @@ func (r *Reader) moved(n int, err error) (int, error) {
 }
 
 func (r *Reader) fail(err error) error {
-	r.err = err
+	r.broken.Store(&err)
 	return err
 }
 
-// Close ends the reading. The fill, if there is one, goes on.
+// Close ends the reading, and waits for a Read that runs. The fill, if there is
+// one, goes on. Further calls do nothing.
 func (r *Reader) Close() error {
+	if r.cancel != nil {
+		r.cancel()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
 	if r.detour != nil {
 		r.detour.close()
 	}
@@ -203,25 +262,55 @@ type detour struct {
 func (r *Reader) around() *detour {
 	f := r.fill
 	dt := &detour{d: f.digest}
-	if s := f.spare.Swap(nil); s != nil && s.off == r.off {
+	off := r.off
+	switch {
+	case r.off == 0:
+		dt.hash = f.digest.Hash()
+	case r.from > 0: // a range, which no digest covers
+	case f.hash != nil && r.off <= f.at && f.at <= r.off+1:
+		dt.hash = cloneHash(f.hash)
+		dt.next, dt.err = r.held(f.at - r.off)
+		off = f.at
+	}
+	if dt.hash == nil && r.from == 0 && dt.err == nil {
+		dt.err = errUnprovable
+	}
+	if s := f.spare.Swap(nil); s != nil && s.off == off {
+		context.AfterFunc(r.ctx, s.cancel) // it was the fill's, and is this reader's now
 		dt.s = s
 	} else {
 		if s != nil {
 			s.end()
 		}
-		dt.s = newStream(r.ctx, r.src, f.digest, r.off, r.size)
-	}
-	switch {
-	case r.off == 0:
-		dt.hash = f.digest.Hash()
-	case r.off == f.at && r.from == 0 && f.hash != nil:
-		if h, ok := f.hash.(hash.Cloner); ok {
-			if clone, err := h.Clone(); err == nil {
-				dt.hash = clone
-			}
-		}
+		dt.s = newStream(r.ctx, r.src, f.digest, off, r.size)
 	}
 	return dt
+}
+
+// errUnprovable is for a detour that could not tell wrong bytes from right ones.
+var errUnprovable = fmt.Errorf("the bytes cannot be verified from here on: %w", oci.ErrUnavailable)
+
+// held reads the byte that the flight holds back while the size is not known:
+// it is on disk and hashed, and was not given out.
+func (r *Reader) held(n int64) ([]byte, error) {
+	p := make([]byte, n)
+	if n == 0 {
+		return nil, nil
+	}
+	if r.file == nil {
+		return nil, errUnprovable
+	}
+	_, err := r.file.ReadAt(p, r.off)
+	return p, err
+}
+
+func cloneHash(h hash.Hash) hash.Hash {
+	if h, ok := h.(hash.Cloner); ok {
+		if clone, err := h.Clone(); err == nil {
+			return clone
+		}
+	}
+	return nil
 }
 
 // Read gives out what was read before the last read, so that the end of the

@@ -67,7 +67,9 @@ func (s *stream) accept(body *Body) error {
 		s.size = body.Size
 	}
 	if skip := s.off - body.Offset; skip > 0 {
-		if _, err := io.CopyN(io.Discard, body, skip); err != nil {
+		if n, err := io.CopyN(io.Discard, body, skip); errors.Is(err, io.EOF) {
+			return fmt.Errorf("upstream's body ends at byte %d, and had gone up to %d before: %w", body.Offset+n, s.off, oci.ErrCorrupt)
+		} else if err != nil {
 			return fmt.Errorf("reading up to byte %d again: %w", s.off, err)
 		}
 	}
@@ -97,6 +99,8 @@ func (s *stream) Read(p []byte) (int, error) {
 			continue
 		case errors.Is(err, io.EOF) && (s.size < 0 || s.off == s.size):
 			return 0, io.EOF
+		case s.off == s.size && !errors.Is(err, oci.ErrCorrupt):
+			return 0, io.EOF // all is there: how the connection ended does not matter
 		case errors.Is(err, io.EOF):
 			err = io.ErrUnexpectedEOF
 		}
