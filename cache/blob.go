@@ -35,7 +35,7 @@ func (c *Cache) Blob(ctx context.Context, repo *Repository, d oci.Digest) (*Cont
 		if content, err := c.hit(ctx, repo, d); content != nil || err != nil {
 			return content, err
 		}
-		if err := c.refusal(repo.Repository, d.String()); err != nil {
+		if err := c.refusal(repo.Repository, askedBlob(d)); err != nil {
 			return nil, err
 		}
 		content, err := c.follow(ctx, repo, d)
@@ -113,12 +113,12 @@ func (c *Cache) Stat(ctx context.Context, repo *Repository, d oci.Digest) (*Cont
 			return &Content{Descriptor: oci.Descriptor{Digest: d, Size: size}, Outcome: OutcomeJoin, Since: time.Now()}, nil
 		}
 	}
-	if err := c.refusal(repo.Repository, d.String()); err != nil {
+	if err := c.refusal(repo.Repository, askedBlob(d)); err != nil {
 		return nil, err
 	}
 	r, err := share(ctx, c, "stat "+d.String()+" "+repo.String(), func(ctx context.Context) (Resolved, error) {
 		r, err := repo.Source.BlobInfo(ctx, d)
-		c.remember(repo.Repository, d.String(), err)
+		c.remember(repo.Repository, askedBlob(d), err)
 		return r, err
 	})
 	if err != nil {

@@ -56,7 +56,7 @@ type Cache struct {
 
 	flights  flight.Group[oci.Digest, *fill]
 	shared   singleflight.Group // manifests, resolves, proofs, documents
-	negative *lru.Cache[string, refused]
+	negative *lru.Cache[question, refused]
 	docs     *lru.Cache[string, *Document]
 	grants   *lru.Cache[grantKey, struct{}]
 	tags     *lru.Cache[oci.Reference, index.Tag]
@@ -67,14 +67,19 @@ type Cache struct {
 	newTags  map[oci.Reference]index.Tag
 	goneTags map[oci.Reference]struct{}
 	newGrant map[grantKey]time.Time
-	degraded string // why nothing is kept until a restart
-	trouble  string // why the last blob was not kept
-	closing  bool
+	writing  map[oci.Digest]struct{} // see claim
+
+	rebuilding atomic.Bool // see takeUp
+	degraded   string      // why nothing is kept until a restart
+	trouble    string      // why the last blob was not kept
+	closing    bool
 
 	// commit is held while records and files are changed together: records
 	// written and files renamed by a checkpoint, files unlinked and records
 	// deleted by an eviction. Taken before mu.
 	commit sync.Mutex
+	// syncing is held by the one checkpoint that runs. Taken before commit.
+	syncing sync.Mutex
 
 	wake   chan struct{} // a checkpoint is wanted now
 	ctx    context.Context
@@ -121,10 +126,11 @@ func Open(o Options) (*Cache, error) {
 		o: o, log: o.Log, hot: newHotSet(o.HotBytes),
 		pending: map[oci.Digest]index.Record{}, touched: map[oci.Digest]time.Time{},
 		newTags: map[oci.Reference]index.Tag{}, goneTags: map[oci.Reference]struct{}{}, newGrant: map[grantKey]time.Time{},
-		wake: make(chan struct{}, 1), stop: make(chan struct{}),
+		writing: map[oci.Digest]struct{}{},
+		wake:    make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	// The sizes are constants above zero: New cannot fail.
-	c.negative, _ = lru.New[string, refused](negativeKept)
+	c.negative, _ = lru.New[question, refused](negativeKept)
 	c.docs, _ = lru.New[string, *Document](documentsKept)
 	c.grants, _ = lru.New[grantKey, struct{}](grantsKept)
 	c.tags, _ = lru.New[oci.Reference, index.Tag](tagsKept)
@@ -168,10 +174,7 @@ func (c *Cache) openDisk() error {
 	if lost != nil {
 		c.log.Error("the index was damaged and is built anew: blobs are hashed again, tags are lost", zap.Error(lost))
 	}
-	if lost != nil || x.Fresh() {
-		c.work.Add(1)
-		go c.rebuild()
-	}
+	c.takeUp(lost != nil || x.Fresh())
 	return nil
 }
 
@@ -188,7 +191,7 @@ func openIndex(path string) (x *index.Index, lost, err error) {
 		return x, nil, err
 	}
 	lost = err
-	if err := os.Rename(path, path+".broken"); err != nil {
+	if err := os.Rename(path, path+brokenSuffix); err != nil {
 		return nil, lost, fmt.Errorf("putting the broken index aside: %w", err)
 	}
 	x, err = index.Open(path)

@@ -33,7 +33,7 @@ func (c *Cache) evict() {
 		case <-c.stop:
 			return
 		}
-		for c.evictSome() {
+		for c.ctx.Err() == nil && c.evictSome() {
 		}
 	}
 }
@@ -58,8 +58,7 @@ func (c *Cache) evictSome() (more bool) {
 		victims = c.freshVictims(want)
 	}
 	if len(victims) > 0 {
-		c.expel(victims)
-		return true
+		return c.expel(victims)
 	}
 	return c.dropLeftover()
 }
@@ -68,6 +67,10 @@ func (c *Cache) evictSome() (more bool) {
 func (c *Cache) dropLeftover() (dropped bool) {
 	for d := range c.store.Fills() {
 		c.flights.Join(d, func() (*fill, bool) { // under the group's lock: no fill of d can start
+			if !c.claim(d) {
+				return nil, false
+			}
+			defer c.release(d)
 			err := c.store.Remove(d, 0)
 			if err != nil {
 				c.diskFailed("evicting an unfinished fill", err)
@@ -127,21 +130,31 @@ func (c *Cache) freshVictims(want int64) []index.Record {
 
 // expel removes blobs: files first, then, in the same breath, their records. A
 // crash in between leaves records without files, which are found at their next
-// use; the other order would leave files that nobody counts.
-func (c *Cache) expel(victims []index.Record) {
+// use; the other order would leave files that nobody counts. It tells whether
+// it removed any: a disk that refuses to unlink is not to be asked for ever.
+func (c *Cache) expel(victims []index.Record) bool {
 	c.commit.Lock()
 	defer c.commit.Unlock()
-	ds := make([]oci.Digest, 0, len(victims))
+	var gone []index.Record
+	var ds []oci.Digest
 	for _, rec := range victims {
-		c.forget(rec.Digest)
+		rec, ok := c.current(rec)
+		if !ok {
+			continue // removed since it was chosen
+		}
 		if err := c.store.Remove(rec.Digest, rec.Allocated); err != nil {
 			c.diskFailed("evicting a blob", err)
 			continue
 		}
-		ds = append(ds, rec.Digest)
+		gone, ds = append(gone, rec), append(ds, rec.Digest)
 		c.stats.evictedBlobs.Add(1)
 		c.stats.evictedBytes.Add(uint64(rec.Allocated))
 		c.stats.evictedAge.Store(int64(time.Since(rec.LastUsed)))
 	}
+	if len(gone) == 0 {
+		return false
+	}
 	c.apply(index.Batch{Delete: ds})
+	c.forget(gone...)
+	return true
 }

@@ -35,6 +35,7 @@ type fill struct {
 	digest  oci.Digest
 	repo    Repository // on whose word it is fetched
 	attempt int        // 1, or 2 after wrong bytes
+	alone   bool       // nobody else writes the file of this digest
 	ctx     context.Context
 	cancel  context.CancelFunc // for the goroutine that runs the fill
 
@@ -138,10 +139,12 @@ func (c *Cache) newFill(repo Repository, d oci.Digest, attempt int) *fill {
 // Whatever happens in it, a panic included, reaches the readers as an error.
 func (c *Cache) run(f *fill) {
 	defer c.work.Done()
+	f.alone = c.claim(f.digest)
 	err := c.attempt(f)
 	if errors.Is(err, errMismatch) {
 		c.wrong(f)
 		again := c.newFill(f.repo, f.digest, 2)
+		again.alone = f.alone
 		c.flights.Replace(f.digest, again)
 		f.Reject(err)
 		f.cancel()
@@ -150,7 +153,10 @@ func (c *Cache) run(f *fill) {
 			c.wrong(f)
 		}
 	}
-	c.remember(f.repo.Repository, f.digest.String(), err)
+	c.remember(f.repo.Repository, askedBlob(f.digest), err)
+	if f.alone {
+		c.release(f.digest)
+	}
 	// Forgotten before it fails: who learns of the failure and looks again must
 	// not meet this fill again.
 	c.flights.Forget(f.digest)
@@ -234,7 +240,9 @@ func (c *Cache) collect(f *fill, s *stream) error {
 		return errMismatch
 	}
 	f.Done()
-	c.storeBytes(f.record(size), f.data)
+	if f.alone {
+		c.storeBytes(f.record(size), f.data)
+	}
 	c.vouch(f)
 	return nil
 }
@@ -267,7 +275,7 @@ func (c *Cache) ingest(f *fill, size int64, left *leftover) (*blob.Ingest, hash.
 		}
 		return left.in, left.hash, nil
 	}
-	if !c.keeping() {
+	if !f.alone || !c.keeping() {
 		return nil, nil, errUnbacked
 	}
 	reserve := size

@@ -22,7 +22,11 @@ func (c *Cache) allow(ctx context.Context, repo *Repository, d oci.Digest, publi
 	if public || c.granted(repo.Repository, d) {
 		return nil
 	}
-	if err := c.refusal(repo.Repository, d.String()); err != nil {
+	what := askedBlob(d)
+	if manifest {
+		what = askedManifest(d.String())
+	}
+	if err := c.refusal(repo.Repository, what); err != nil {
 		return err
 	}
 	_, err := share(ctx, c, "proof "+d.String()+" "+repo.String(), func(ctx context.Context) (Resolved, error) {
@@ -34,7 +38,7 @@ func (c *Cache) allow(ctx context.Context, repo *Repository, d oci.Digest, publi
 		if err == nil && !r.Digest.IsZero() && r.Digest != d {
 			err = fmt.Errorf("upstream names %s: %w", r.Digest, oci.ErrCorrupt)
 		}
-		c.remember(repo.Repository, d.String(), err)
+		c.remember(repo.Repository, what, err)
 		if err == nil {
 			c.grant(repo.Repository, d)
 		}
@@ -83,8 +87,8 @@ type refused struct {
 }
 
 // refusal gives what upstream said lately of something that it refused.
-func (c *Cache) refusal(repo oci.Repository, ref string) error {
-	r, ok := c.negative.Get(repo.String() + " " + ref)
+func (c *Cache) refusal(repo oci.Repository, ref asked) error {
+	r, ok := c.negative.Get(question{repo, ref})
 	if !ok || time.Now().After(r.until) {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"hash"
 	"io"
@@ -37,7 +38,7 @@ func (l *leftover) keep() {
 // leftover opens what an earlier fill left, nil if nothing or nothing usable.
 // After wrong bytes nothing is: the second attempt starts from zero.
 func (c *Cache) leftover(f *fill) *leftover {
-	if !c.keeping() || f.attempt > 1 || c.store.Kept(f.digest) == 0 {
+	if !f.alone || !c.keeping() || f.attempt > 1 || c.store.Kept(f.digest) == 0 {
 		return nil
 	}
 	res, err := c.store.Reserve(f.ctx, 0)
@@ -50,7 +51,10 @@ func (c *Cache) leftover(f *fill) *leftover {
 		return nil
 	}
 	h := f.digest.Hash()
-	if _, err := io.Copy(h, io.NewSectionReader(in, 0, n)); err != nil {
+	if _, err := io.Copy(h, &stoppable{f.ctx, io.NewSectionReader(in, 0, n)}); f.ctx.Err() != nil {
+		c.keepPartial(in)
+		return nil
+	} else if err != nil {
 		c.diskFailed("reading a fill again", err)
 		c.abort(in)
 		return nil
@@ -136,6 +140,28 @@ func (c *Cache) storeBytes(rec index.Record, data []byte) {
 	c.admit(rec)
 }
 
+// claim takes the right to write the file of a digest, for a fill or a manifest
+// that was fetched: the store leaves it to its caller that there is one at a
+// time. Whoever does not get it streams, or leaves the keeping to the other.
+func (c *Cache) claim(d oci.Digest) bool {
+	if c.rebuilding.Load() && c.unrecorded(d) {
+		return false // it is the rebuilding's
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, taken := c.writing[d]; taken {
+		return false
+	}
+	c.writing[d] = struct{}{}
+	return true
+}
+
+func (c *Cache) release(d oci.Digest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.writing, d)
+}
+
 // admit makes a committed blob findable; a checkpoint will record it.
 func (c *Cache) admit(rec index.Record) {
 	c.mu.Lock()
@@ -164,7 +190,7 @@ func (c *Cache) abort(in *blob.Ingest) {
 // diskFailed notes why a blob went past the disk. No room is normal when the
 // cache is small; anything else is said once until the disk works again.
 func (c *Cache) diskFailed(op string, err error) {
-	if errors.Is(err, blob.ErrNoSpace) || c.ctx.Err() != nil {
+	if errors.Is(err, blob.ErrNoSpace) || errors.Is(err, context.Canceled) || c.ctx.Err() != nil {
 		return
 	}
 	c.mu.Lock()

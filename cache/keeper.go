@@ -19,6 +19,9 @@ const (
 	checkpointAt = 512
 	// touchesAt is how many uses go into one transaction.
 	touchesAt = 1000
+	// touchesKept bounds the uses that wait for a transaction: a few megabytes.
+	// Beyond it the order of use is a little wrong.
+	touchesKept = 1 << 16
 	// touchAge is how old a recorded use must be to be worth replacing, at the
 	// least; where blobs live long, much older ones still give the right order.
 	touchAge = 10 * time.Second
@@ -59,6 +62,8 @@ func (c *Cache) checkpoint() {
 			c.log.Error("a checkpoint panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 		}
 	}()
+	c.syncing.Lock()
+	defer c.syncing.Unlock()
 	synced := c.syncFresh()
 	c.commit.Lock()
 	defer c.commit.Unlock()
@@ -67,6 +72,7 @@ func (c *Cache) checkpoint() {
 		return
 	}
 	if !c.apply(b) {
+		c.putBack(b)
 		return
 	}
 	for _, rec := range b.Put {
@@ -104,11 +110,36 @@ func (c *Cache) syncFresh() map[oci.Digest]index.Record {
 		return nil
 	}
 	for d, err := range c.store.Sync(slices.Collect(maps.Keys(fresh))) {
-		c.diskFailed("syncing a blob", err)
-		c.drop(fresh[d])
+		if _, dropped := c.drop(fresh[d]); dropped { // else it was evicted meanwhile
+			c.diskFailed("syncing a blob", err)
+		}
 		delete(fresh, d)
 	}
 	return fresh
+}
+
+// putBack returns tags and grants that a full disk did not take, for the next
+// checkpoint. What a broken index did not take is lost: nothing will take it.
+func (c *Cache) putBack(b index.Batch) {
+	if c.index.Broken() != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, t := range b.PutTags {
+		_, newer := c.newTags[t.Reference]
+		if _, gone := c.goneTags[t.Reference]; !newer && !gone {
+			c.newTags[t.Reference] = t
+		}
+	}
+	for _, ref := range b.DeleteTags {
+		if _, newer := c.newTags[ref]; !newer {
+			c.goneTags[ref] = struct{}{}
+		}
+	}
+	for _, g := range b.PutGrants {
+		c.newGrant[grantKey{g.Repository, g.Digest}] = g.At
+	}
 }
 
 // batch collects what the next transaction writes. It takes uses, tags and

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"time"
 
 	"go.uber.org/zap"
@@ -58,32 +59,73 @@ func (c *Cache) openStored(rec index.Record) (*blob.File, bool) {
 			return nil, false // evicted between the look-up and the open
 		}
 	}
-	c.log.Warn("a cached blob is damaged and will be fetched again", zap.Stringer("digest", rec.Digest), zap.Error(err))
-	c.drop(rec)
+	c.damaged(rec, err)
 	return nil, false
 }
 
-// drop removes a blob, recorded or pending, with what is known of it.
-func (c *Cache) drop(rec index.Record) {
-	c.commit.Lock()
-	defer c.commit.Unlock()
-	c.forget(rec.Digest)
-	if c.store == nil {
-		return
+// damaged drops a blob whose file is not what its record says.
+func (c *Cache) damaged(rec index.Record, why error) {
+	if _, ok := c.drop(rec); ok {
+		c.log.Warn("a cached blob is damaged and will be fetched again", zap.Stringer("digest", rec.Digest), zap.Error(why))
 	}
-	if err := c.store.Remove(rec.Digest, rec.Allocated); err != nil {
-		c.log.Warn("removing a blob", zap.Error(err))
-	}
-	c.apply(index.Batch{Delete: []oci.Digest{rec.Digest}})
 }
 
-// forget takes a digest out of the sets in memory.
-func (c *Cache) forget(d oci.Digest) {
-	c.hot.remove(d)
+// drop removes a blob, recorded or pending, with what is known of it, and gives
+// its record as it was; false if somebody else has removed it since rec was
+// read, who gave its space back already.
+func (c *Cache) drop(rec index.Record) (index.Record, bool) {
+	if c.store == nil {
+		return rec, false
+	}
+	c.commit.Lock()
+	defer c.commit.Unlock()
+	rec, ok := c.current(rec)
+	if !ok {
+		return rec, false
+	}
+	if err := c.store.Remove(rec.Digest, rec.Allocated); err != nil {
+		c.diskFailed("removing a blob", err)
+		return rec, false
+	}
+	c.apply(index.Batch{Delete: []oci.Digest{rec.Digest}})
+	c.forget(rec)
+	return rec, true
+}
+
+// current gives the record that stands where rec was read; false if the blob is
+// gone since, or was fetched anew. commit is held.
+func (c *Cache) current(rec index.Record) (index.Record, bool) {
+	now, ok := c.findStored(rec.Digest)
+	return now, ok && now.FirstSeen.Equal(rec.FirstSeen)
+}
+
+// forget takes removed blobs out of the sets in memory: after their files are
+// gone, since whoever does not find a blob may begin to write it. With private
+// ones goes the knowledge of who may have them: bytes that come back do not
+// bring it back.
+func (c *Cache) forget(recs ...index.Record) {
+	private := map[oci.Digest]bool{}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.pending, d)
-	delete(c.touched, d)
+	for _, rec := range recs {
+		c.hot.remove(rec.Digest)
+		delete(c.pending, rec.Digest)
+		delete(c.touched, rec.Digest)
+		if !rec.Public {
+			private[rec.Digest] = true
+		}
+	}
+	if len(private) > 0 {
+		maps.DeleteFunc(c.newGrant, func(k grantKey, _ time.Time) bool { return private[k.digest] })
+	}
+	c.mu.Unlock()
+	if len(private) == 0 {
+		return
+	}
+	for _, k := range c.grants.Keys() {
+		if private[k.digest] {
+			c.grants.Remove(k)
+		}
+	}
 }
 
 // touch notes a use. It reaches the index with a later checkpoint: a hit never
@@ -94,7 +136,9 @@ func (c *Cache) touch(d oci.Digest, now time.Time) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.touched[d] = now
+	if len(c.touched) < touchesKept {
+		c.touched[d] = now
+	}
 }
 
 // touchHot is touch for an entry in memory, at most once a second: the lock
@@ -123,9 +167,12 @@ func (c *Cache) small(d oci.Digest, limit int64) ([]byte, index.Record, bool) {
 	}
 	defer f.Close()
 	data := make([]byte, rec.Size)
-	if _, err := io.ReadFull(f, data); err != nil || !d.Verify(data) {
-		c.log.Warn("a cached blob is damaged and will be fetched again", zap.Stringer("digest", d), zap.Error(err))
-		c.drop(rec)
+	if _, err := io.ReadFull(f, data); err != nil {
+		c.damaged(rec, err)
+		return nil, rec, false
+	}
+	if !d.Verify(data) {
+		c.damaged(rec, errMismatch)
 		return nil, rec, false
 	}
 	c.touch(d, time.Now())

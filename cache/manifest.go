@@ -30,12 +30,12 @@ func (c *Cache) StatManifest(ctx context.Context, repo *Repository, ref oci.Refe
 	if content, err := c.storedManifest(ctx, repo, ref.Digest); content != nil || err != nil {
 		return content, err
 	}
-	if err := c.refusal(repo.Repository, ref.Ref()); err != nil {
+	if err := c.refusal(repo.Repository, askedManifest(ref.Ref())); err != nil {
 		return nil, err
 	}
 	r, err := share(ctx, c, "head "+ref.String(), func(ctx context.Context) (Resolved, error) {
 		r, err := repo.Source.Resolve(ctx, ref.Ref())
-		c.remember(repo.Repository, ref.Ref(), err)
+		c.remember(repo.Repository, askedManifest(ref.Ref()), err)
 		return r, err
 	})
 	if err != nil {
@@ -52,7 +52,7 @@ func (c *Cache) byDigest(ctx context.Context, repo *Repository, d oci.Digest) (*
 	if content, err := c.storedManifest(ctx, repo, d); content != nil || err != nil {
 		return content, err
 	}
-	if err := c.refusal(repo.Repository, d.String()); err != nil {
+	if err := c.refusal(repo.Repository, askedManifest(d.String())); err != nil {
 		return nil, err
 	}
 	outcome := OutcomeJoin
@@ -82,7 +82,7 @@ func (c *Cache) storedManifest(ctx context.Context, repo *Repository, d oci.Dige
 func (c *Cache) fetchManifest(ctx context.Context, repo *Repository, ref string) (*Manifest, error) {
 	m, err := repo.Source.Manifest(ctx, ref)
 	if err != nil {
-		c.remember(repo.Repository, ref, err)
+		c.remember(repo.Repository, askedManifest(ref), err)
 		return nil, fmt.Errorf("fetching manifest %s of %s: %w", ref, repo, err)
 	}
 	if m.Unkept {
@@ -91,15 +91,43 @@ func (c *Cache) fetchManifest(ctx context.Context, repo *Repository, ref string)
 	if m.Private {
 		c.grant(repo.Repository, m.Digest)
 	}
-	if rec, ok := c.find(m.Digest); ok && rec.Class == index.ClassManifest {
-		return m, nil
+	c.keepManifest(repo, m)
+	return m, nil
+}
+
+// keepManifest stores a manifest that was fetched, unless it is here or on its
+// way here.
+func (c *Cache) keepManifest(repo *Repository, m *Manifest) {
+	if !c.claim(m.Digest) {
+		return
+	}
+	defer c.release(m.Digest)
+	rec, here := c.findStored(m.Digest)
+	switch {
+	case here && rec.Class == index.ClassManifest && (rec.Public || m.Private):
+		return
+	case here: // fetched as a blob, taken up when the index was lost, or private so far
+		c.relabel(rec, m)
+		return
 	}
 	now := time.Now()
 	c.storeBytes(index.Record{
 		Digest: m.Digest, Size: int64(len(m.Bytes)), MediaType: m.MediaType, Class: index.ClassManifest,
 		FirstSeen: now, LastUsed: now, Public: !m.Private, Origin: repo.Upstream,
 	}, m.Bytes)
-	return m, nil
+}
+
+// relabel corrects the record of bytes that are here already.
+func (c *Cache) relabel(rec index.Record, m *Manifest) {
+	c.commit.Lock()
+	defer c.commit.Unlock()
+	rec, ok := c.current(rec)
+	if !ok {
+		return
+	}
+	rec.Class, rec.MediaType, rec.Public = index.ClassManifest, m.MediaType, rec.Public || !m.Private
+	c.hot.remove(rec.Digest)
+	c.admit(rec)
 }
 
 func (m *Manifest) content(o Outcome) *Content {

@@ -14,7 +14,7 @@ func (c *Cache) Refresh(ctx context.Context, repo *Repository, ref oci.Reference
 	if t, ok := c.tag(ref); ok {
 		before = t.Target.Digest
 	}
-	c.negative.Remove(repo.Repository.String() + " " + ref.Tag)
+	c.negative.Remove(question{repo.Repository, askedManifest(ref.Tag)})
 	t, err := c.revalidate(ctx, repo, ref)
 	if err != nil {
 		return before, now, err
@@ -52,8 +52,11 @@ func (c *Cache) Remove(ref oci.Reference) (Removed, error) {
 	}
 	removed := Removed{Tags: len(gone)}
 	for d := range unused {
-		if rec, ok := c.find(d); ok && !used[d] {
-			c.drop(rec)
+		rec, ok := c.findStored(d)
+		if !ok || used[d] {
+			continue
+		}
+		if rec, ok := c.drop(rec); ok {
 			removed.Blobs++
 			removed.Bytes += rec.Allocated
 		}

@@ -58,8 +58,24 @@ func (c *Cache) begin() bool {
 
 // remember keeps a refusal, so that repeated questions cost upstream nothing:
 // "not found" and "denied" only, since anything else may be over by now.
-func (c *Cache) remember(repo oci.Repository, ref string, err error) {
+func (c *Cache) remember(repo oci.Repository, ref asked, err error) {
 	if errors.Is(err, oci.ErrNotFound) || errors.Is(err, oci.ErrDenied) {
-		c.negative.Add(repo.String()+" "+ref, refused{err, time.Now().Add(negativeFor)})
+		c.negative.Add(question{repo, ref}, refused{err, time.Now().Add(negativeFor)})
 	}
 }
+
+// question is what upstream gave an answer to.
+type question struct {
+	repo oci.Repository
+	asked
+}
+
+// asked is a blob or a manifest. Which of the two decides: clients ask for a
+// digest as a manifest first, and after a "not found" as a blob (P 2.2).
+type asked struct {
+	blob bool
+	ref  string // digest or tag
+}
+
+func askedBlob(d oci.Digest) asked   { return asked{true, d.String()} }
+func askedManifest(ref string) asked { return asked{false, ref} }

@@ -122,7 +122,7 @@ func reason(err error) string {
 // firstSeen gets a tag that is not known here: one GET for a GET, one HEAD for
 // a HEAD (P 4.12).
 func (c *Cache) firstSeen(ctx context.Context, repo *Repository, ref oci.Reference, head bool) (*Content, error) {
-	if err := c.refusal(repo.Repository, ref.Tag); err != nil {
+	if err := c.refusal(repo.Repository, askedManifest(ref.Tag)); err != nil {
 		return nil, err
 	}
 	if head {
@@ -165,7 +165,7 @@ func (c *Cache) revalidate(ctx context.Context, repo *Repository, ref oci.Refere
 			c.dropTag(ref)
 		}
 		if err != nil {
-			c.remember(repo.Repository, ref.Tag, err)
+			c.remember(repo.Repository, askedManifest(ref.Tag), err)
 			return index.Tag{}, err
 		}
 		if r.Digest.IsZero() || r.Size < 0 || oci.IsSchema1(r.MediaType) {
