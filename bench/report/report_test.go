@@ -43,7 +43,7 @@ func TestTables(t *testing.T) {
 	if err := report.WriteTables(&b, samples()); err != nil {
 		t.Fatal(err)
 	}
-	want := "## warm\n\n| GB/s | C=8 | C=32 |\n|---|---:|---:|\n| nginx | 4 | 5 |\n| cistern | 3 | – |\n\n"
+	want := "## warm\n\n| GB/s | nginx | cistern |\n|---|---:|---:|\n| C=8 | 4 | 3 |\n| C=32 | 5 | – |\n\n"
 	if b.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// WriteTables writes one table for each scenario and metric: peers down, cases
+// WriteTables writes one table for each scenario and metric: cases down, peers
 // across, medians in the cells.
 func WriteTables(w io.Writer, s *Samples) error {
 	var b strings.Builder
@@ -30,12 +30,13 @@ func WriteTables(w io.Writer, s *Samples) error {
 }
 
 func writeTable(b *strings.Builder, s *Samples, metric string, keys []Key) {
-	cases := distinct(keys, func(k Key) string { return k.Case })
-	fmt.Fprintf(b, "| %s | %s |\n|---|%s\n", metric, strings.Join(cases, " | "), strings.Repeat("---:|", len(cases)))
-	for _, peer := range distinct(keys, func(k Key) string { return k.Peer }) {
-		fmt.Fprintf(b, "| %s |", peer)
-		for _, c := range cases {
-			fmt.Fprintf(b, " %s |", Number(s.Median(Key{keys[0].Scenario, c, peer, metric})))
+	rows := distinct(keys, func(k Key) string { return k.Case })
+	columns := distinct(keys, func(k Key) string { return k.Peer })
+	fmt.Fprintf(b, "| %s | %s |\n|---|%s\n", metric, strings.Join(columns, " | "), strings.Repeat("---:|", len(columns)))
+	for _, cas := range rows {
+		fmt.Fprintf(b, "| %s |", cas)
+		for _, peer := range columns {
+			fmt.Fprintf(b, " %s |", Number(s.Median(Key{keys[0].Scenario, cas, peer, metric})))
 		}
 		b.WriteString("\n")
 	}

@@ -114,7 +114,7 @@ func (b *Bench) coldGiant(ctx context.Context, o *peer.Origin, t *peer.Target) e
 	if err := proc.ResetPeak(t.Pids); err != nil {
 		return err
 	}
-	h := herd{target: t, im: im, truncate: true, results: make([]pulled, 100)}
+	h := herd{target: t, im: im, results: make([]pulled, 100)}
 	if err := h.run(ctx); err != nil {
 		return err
 	}
