@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 )
 
 // Flight is the state of one growing piece of content. It goes through
@@ -37,7 +38,9 @@ type Flight struct {
 	err     error // why it failed
 	opened  bool  // the source has answered
 	readers int
-	left    func() // called when the last reader has left
+	left    func()      // called when the last reader has left
+	woken   time.Time   // when those who wait were woken last
+	later   *time.Timer // wakes them; nil: not set
 }
 
 type state uint8
@@ -65,9 +68,33 @@ func (f *Flight) Open(size int64) {
 	})
 }
 
+// A reader that has caught up costs a system call or two for each wake-up, so a
+// hundred of them at the head of a fast fill would eat the processor for pieces
+// of a few kilobytes, while others still wait for their first byte. Progress
+// therefore wakes them at most once in a while that grows with their number;
+// whoever is not waiting sees it at once.
+const (
+	paceStep = 100 * time.Microsecond // for each reader
+	paceMost = 10 * time.Millisecond
+)
+
 // Advance says that bytes [0, have) can be read. It never goes back.
 func (f *Flight) Advance(have int64) {
-	f.change(func() { f.have = max(f.have, have) })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if have <= f.have {
+		return
+	}
+	f.have = have
+	if f.changed == nil || f.later != nil {
+		return
+	}
+	pace := min(paceMost, time.Duration(f.readers)*paceStep)
+	if early := pace - time.Since(f.woken); early > 0 {
+		f.later = time.AfterFunc(early, func() { f.change(func() {}) })
+		return
+	}
+	f.wakeLocked()
 }
 
 // Done says that the content is whole and that its digest matched. It releases
@@ -106,9 +133,19 @@ func (f *Flight) change(apply func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	apply()
+	f.wakeLocked()
+}
+
+// wakeLocked wakes whoever waits.
+func (f *Flight) wakeLocked() {
+	if f.later != nil {
+		f.later.Stop()
+		f.later = nil
+	}
 	if f.changed != nil {
 		close(f.changed)
 		f.changed = nil
+		f.woken = time.Now()
 	}
 }
 
