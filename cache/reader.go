@@ -139,6 +139,11 @@ func (r *Reader) read(p []byte) (n int, err error) {
 // errShort is for a file that ends before the blob does.
 var errShort = fmt.Errorf("the cached file ends early: %w", io.ErrUnexpectedEOF)
 
+// turn is how much a reader of a growing file sends before it gives way: of a
+// hundred that read along, each holds a processor for as long as the kernel
+// takes to copy this, while others wait for their first byte.
+const turn = 256 << 10
+
 // SendTo writes the next n bytes, by sendfile where w allows it: w's ReadFrom
 // gets an io.LimitedReader of an *os.File. What w refuses is not kept in Err.
 func (r *Reader) SendTo(w io.Writer, n int64) (sent int64, err error) {
@@ -156,7 +161,11 @@ func (r *Reader) SendTo(w io.Writer, n int64) (sent int64, err error) {
 		if _, err := r.file.Seek(r.off, io.SeekStart); err != nil {
 			return sent, r.fail(err)
 		}
-		m, err := io.CopyN(w, r.file.File, min(end-r.off, n-sent))
+		most := end - r.off
+		if r.fill != nil {
+			most = min(most, turn)
+		}
+		m, err := io.CopyN(w, r.file.File, min(most, n-sent))
 		sent += m
 		_, _ = r.moved(int(m), nil)
 		switch {
