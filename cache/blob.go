@@ -124,6 +124,6 @@ func (c *Cache) Stat(ctx context.Context, repo *Repository, d oci.Digest) (*Cont
 	if err != nil {
 		return nil, err
 	}
-	r.Descriptor.Digest = d
+	r.Descriptor.Digest, r.Descriptor.MediaType = d, "" // as a GET would have it
 	return &Content{Descriptor: r.Descriptor, Outcome: OutcomeMiss, Since: time.Now()}, nil
 }

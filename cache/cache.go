@@ -61,13 +61,14 @@ type Cache struct {
 	grants   *lru.Cache[grantKey, struct{}]
 	tags     *lru.Cache[oci.Reference, index.Tag]
 
-	mu       sync.Mutex // guards all below; taken last
-	pending  map[oci.Digest]index.Record
-	touched  map[oci.Digest]time.Time
-	newTags  map[oci.Reference]index.Tag
-	goneTags map[oci.Reference]struct{}
-	newGrant map[grantKey]time.Time
-	writing  map[oci.Digest]struct{} // see claim
+	mu         sync.Mutex // guards all below; taken last
+	pending    map[oci.Digest]index.Record
+	touched    map[oci.Digest]time.Time
+	newTags    map[oci.Reference]index.Tag
+	goneTags   map[oci.Reference]struct{}
+	newGrant   map[grantKey]time.Time
+	writing    map[oci.Digest]struct{}    // see claim
+	refreshing map[oci.Reference]struct{} // see refreshLater
 
 	rebuilding atomic.Bool // see takeUp
 	degraded   string      // why nothing is kept until a restart
@@ -126,8 +127,8 @@ func Open(o Options) (*Cache, error) {
 		o: o, log: o.Log, hot: newHotSet(o.HotBytes),
 		pending: map[oci.Digest]index.Record{}, touched: map[oci.Digest]time.Time{},
 		newTags: map[oci.Reference]index.Tag{}, goneTags: map[oci.Reference]struct{}{}, newGrant: map[grantKey]time.Time{},
-		writing: map[oci.Digest]struct{}{},
-		wake:    make(chan struct{}, 1), stop: make(chan struct{}),
+		writing: map[oci.Digest]struct{}{}, refreshing: map[oci.Reference]struct{}{},
+		wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	// The sizes are constants above zero: New cannot fail.
 	c.negative, _ = lru.New[question, refused](negativeKept)
@@ -246,9 +247,6 @@ func (c *Cache) Close() error {
 func (c *Cache) Ready() error {
 	c.mu.Lock()
 	why := c.degraded
-	if why == "" {
-		why = c.trouble
-	}
 	c.mu.Unlock()
 	if why != "" {
 		return errors.New(why)
@@ -256,7 +254,7 @@ func (c *Cache) Ready() error {
 	if _, _, err := c.index.Get(oci.FromBytes(nil)); err != nil {
 		return fmt.Errorf("reading the index: %w", err)
 	}
-	return nil
+	return c.tryDisk()
 }
 
 // Stats counts.

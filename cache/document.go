@@ -5,6 +5,11 @@ import (
 	"time"
 )
 
+// maxDocument is the largest document that is kept. With documentsKept it bounds
+// what they take: lists without a page size can be of megabytes, and whoever
+// asks decides how many of them there are.
+const maxDocument = 64 << 10
+
 // Document is a list that upstream makes up on the spot, a page of tags or of
 // referrers: kept in memory for a short while, under no digest.
 type Document struct {
@@ -31,8 +36,13 @@ func (c *Cache) Document(ctx context.Context, key string, fetch func(context.Con
 			return nil, err
 		}
 		d.Since = time.Now()
-		c.docs.Add(key, d)
+		if len(d.Bytes) <= maxDocument {
+			c.docs.Add(key, d)
+		}
 		return d, nil
 	})
-	return d, outcome, err
+	if err != nil {
+		return nil, OutcomeError, err
+	}
+	return d, outcome, nil
 }

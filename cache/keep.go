@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"hash"
 	"io"
 	"time"
@@ -185,6 +186,37 @@ func (c *Cache) abort(in *blob.Ingest) {
 	if err := in.Abort(); err != nil {
 		c.log.Warn("removing an unfinished fill", zap.Error(err))
 	}
+}
+
+// tryDisk writes a byte and takes it back. If that works, what went wrong with
+// the disk before is over: nothing but a question like this one would find that
+// out where nobody asks for new blobs any more, because we are not ready.
+func (c *Cache) tryDisk() error {
+	d := oci.FromBytes([]byte("no blob: does the disk take a file?"))
+	if !c.claim(d) {
+		return nil // somebody is trying
+	}
+	defer c.release(d)
+	res, err := c.store.Reserve(c.ctx, 1)
+	if errors.Is(err, blob.ErrNoSpace) {
+		return nil // nothing wrong: what is here is in use
+	}
+	if err != nil {
+		return fmt.Errorf("reserving space: %w", err)
+	}
+	in, err := c.store.Create(d, res)
+	if err == nil {
+		_, err = in.Write([]byte{0})
+		err = errors.Join(err, in.Abort())
+	}
+	if err != nil {
+		c.diskFailed("trying the disk", err)
+		return fmt.Errorf("the disk takes no file: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.trouble = ""
+	return nil
 }
 
 // diskFailed notes why a blob went past the disk. No room is normal when the

@@ -105,6 +105,9 @@ func (c *Cache) askAgain(ctx context.Context, repo *Repository, t index.Tag, may
 	if content := c.stale(ctx, repo, t, reason(err), !errors.Is(err, oci.ErrLimited)); content != nil {
 		return content, nil
 	}
+	if wait.Err() != nil { // upstream is slow, and nothing can stand in for it
+		return c.askAgain(ctx, repo, t, false, head)
+	}
 	return nil, err
 }
 
@@ -161,7 +164,7 @@ func (c *Cache) fetchTag(ctx context.Context, repo *Repository, ref oci.Referenc
 func (c *Cache) revalidate(ctx context.Context, repo *Repository, ref oci.Reference) (index.Tag, error) {
 	return share(ctx, c, "ask "+ref.String(), func(ctx context.Context) (index.Tag, error) {
 		r, err := repo.Source.Resolve(ctx, ref.Tag)
-		if errors.Is(err, oci.ErrNotFound) {
+		if _, known := c.tag(ref); known && errors.Is(err, oci.ErrNotFound) {
 			c.dropTag(ref)
 		}
 		if err != nil {
@@ -182,9 +185,18 @@ func (c *Cache) revalidate(ctx context.Context, repo *Repository, ref oci.Refere
 	})
 }
 
-// refreshLater asks about a tag in the background.
+// refreshLater asks about a tag in the background, once at a time however many
+// are served its copy meanwhile.
 func (c *Cache) refreshLater(repo *Repository, ref oci.Reference) {
 	if !c.begin() {
+		return
+	}
+	c.mu.Lock()
+	_, asking := c.refreshing[ref]
+	c.refreshing[ref] = struct{}{}
+	c.mu.Unlock()
+	if asking {
+		c.work.Done()
 		return
 	}
 	owned := *repo
@@ -193,6 +205,9 @@ func (c *Cache) refreshLater(repo *Repository, ref oci.Reference) {
 		if _, err := c.revalidate(c.ctx, &owned, ref); err != nil {
 			c.log.Debug("asking about a stale tag", zap.Stringer("tag", ref), zap.Error(err))
 		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.refreshing, ref)
 	}()
 }
 
