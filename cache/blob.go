@@ -2,7 +2,7 @@ package cache
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 
 	"cistern/cache/index"
@@ -51,7 +51,7 @@ func (c *Cache) Blob(ctx context.Context, repo *Repository, d oci.Digest) (*Cont
 // reason that was another repository's.
 const maxRounds = 4
 
-var errUnsettled = errors.New("the blob comes and goes faster than it can be opened")
+var errUnsettled = fmt.Errorf("the blob comes and goes faster than it can be opened: %w", oci.ErrUnavailable)
 
 // hit serves what is here; nil and no error if nothing is.
 func (c *Cache) hit(ctx context.Context, repo *Repository, d oci.Digest) (*Content, error) {

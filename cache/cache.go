@@ -25,7 +25,7 @@ const (
 	negativeFor   = 10 * time.Second // a refusal is remembered
 	documentFresh = 30 * time.Second // tags lists and referrers
 	staleWait     = time.Second      // for upstream's word, where a stale copy may be served
-	fetchBound    = 30 * time.Second // of one shared request that no client owns
+	fetchBound    = 10 * time.Second // of one shared request that no client owns: a miss while upstream is down
 )
 
 // Sizes of the sets in memory, in entries of a few hundred bytes.

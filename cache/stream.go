@@ -17,6 +17,18 @@ import (
 // each; together they bound a pull from a dead upstream.
 const maxTries = 4
 
+const (
+	// openBound is how long one opening may take: the bound of a miss while
+	// upstream is down (DESIGN section 7), its own retries included.
+	openBound = 10 * time.Second
+	// silence is how long a stream goes without a byte before it tries no more:
+	// a stall of ten seconds, and one more opening.
+	silence = 20 * time.Second
+)
+
+// errSlow is why an opening was given up.
+var errSlow = fmt.Errorf("no answer within %s: %w", openBound, oci.ErrUnavailable)
+
 // stream reads a blob from its source, from an offset to the end, and goes on
 // at the same offset when the body breaks off (P 4.22, 4.23). It verifies
 // nothing. It is for one goroutine at a time.
@@ -28,30 +40,38 @@ type stream struct {
 	size int64 // -1: not known
 
 	body   *Body
-	cancel context.CancelFunc // of ctx, if the stream owns it
+	drop   context.CancelCauseFunc // of the body's own context
+	cancel context.CancelFunc      // of ctx, if the stream owns it
 
 	tries int
+	since time.Time // when the waiting for the next byte began
 	wait  *backoff.ExponentialBackOff
 }
 
 func newStream(ctx context.Context, src Source, d oci.Digest, off, size int64) *stream {
 	wait := &backoff.ExponentialBackOff{InitialInterval: 50 * time.Millisecond, Multiplier: 3, RandomizationFactor: 0.3, MaxInterval: time.Second}
 	wait.Reset()
-	return &stream{ctx: ctx, src: src, d: d, off: off, size: size, wait: wait}
+	return &stream{ctx: ctx, src: src, d: d, off: off, size: size, wait: wait, since: time.Now()}
 }
 
 // open opens the body at the stream's offset and learns the size.
 func (s *stream) open() error {
-	body, err := s.src.Blob(s.ctx, s.d, s.off, s.size)
-	if err != nil {
-		return err
-	}
-	if err := s.accept(body); err != nil {
+	ctx, drop := context.WithCancelCause(s.ctx) // governs the body as well
+	t := time.AfterFunc(openBound, func() { drop(errSlow) })
+	body, err := s.src.Blob(ctx, s.d, s.off, s.size)
+	t.Stop()
+	if err == nil {
+		if err = s.accept(body); err == nil {
+			s.body, s.drop = body, drop
+			return nil
+		}
 		body.Close()
-		return err
 	}
-	s.body = body
-	return nil
+	if errors.Is(context.Cause(ctx), errSlow) {
+		err = errSlow
+	}
+	drop(nil)
+	return err
 }
 
 // accept checks that a body is of this blob and starts where it should. One
@@ -78,6 +98,7 @@ func (s *stream) accept(body *Body) error {
 
 // Read implements io.Reader. It gives io.EOF at the blob's end only.
 func (s *stream) Read(p []byte) (int, error) {
+	s.since = time.Now()
 	for {
 		if s.body == nil {
 			if err := s.reopen(); err != nil {
@@ -129,7 +150,7 @@ func (s *stream) retry(err error) bool {
 		}
 	}
 	s.tries++
-	if s.tries > maxTries || s.ctx.Err() != nil {
+	if s.tries > maxTries || time.Since(s.since) > silence || s.ctx.Err() != nil {
 		return false
 	}
 	if s.tries == 1 {
@@ -155,6 +176,7 @@ func (s *stream) blame() {
 func (s *stream) close() {
 	if s.body != nil {
 		s.body.Close()
+		s.drop(nil)
 		s.body = nil
 	}
 }

@@ -93,7 +93,7 @@ func (x *exchange) sent(err error) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("sending the body: %w", err)
-	case x.r.Context().Err() != nil:
+	case x.r.Context().Err() != nil && strconv.FormatInt(x.w.bytes, 10) != x.w.Header().Get("Content-Length"):
 		return fmt.Errorf("the client left: %w", x.r.Context().Err())
 	}
 	return nil

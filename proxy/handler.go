@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -80,6 +79,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h.finish(x, err)
 	if cut {
+		if x.w.status != statusClientGone {
+			// The header first: a cut body says more than a connection that
+			// closes without a word. That the client is gone is no matter.
+			_ = http.NewResponseController(w).Flush()
+		}
 		panic(http.ErrAbortHandler) // the only way to end a response that must not look whole (P 2.14)
 	}
 }
@@ -113,6 +117,9 @@ func (h *Handler) answer(x *exchange) (err error) {
 			x.target.index = len(h.routes.upstreams)
 			return err
 		}
+		if req.Namespace != "" && req.Namespace != x.r.Host {
+			x.w.Header()["Oci-Namespace"] = []string{req.Namespace}
+		}
 	}
 	return h.serve[req.Kind](h, x)
 }
@@ -120,12 +127,16 @@ func (h *Handler) answer(x *exchange) (err error) {
 // fail writes an error where that is still possible. It tells whether the
 // connection must be cut instead.
 func (h *Handler) fail(x *exchange, err error) (cut bool) {
-	x.outcome = cache.OutcomeError
-	if x.w.status != 0 {
+	if x.r.Context().Err() != nil {
+		// The client left: no failure of ours, and normal for those that fetch
+		// in chunks (P 2.16).
+		if x.w.status == 0 {
+			x.w.status = statusClientGone
+		}
 		return true
 	}
-	if x.r.Context().Err() != nil {
-		x.w.status = statusClientGone
+	x.outcome = cache.OutcomeError
+	if x.w.status != 0 {
 		return true
 	}
 	e := explain(x.req.Kind, x.target.direct, x.subject(), err)
@@ -179,7 +190,10 @@ func (h *Handler) finish(x *exchange, err error) {
 	} else if x.req.Kind != oci.KindPing {
 		f = append(f, zap.String("url", cut256(x.r.RequestURI)))
 	}
-	if err != nil {
+	switch {
+	case err != nil && x.r.Context().Err() != nil:
+		f = append(f, zap.Bool("client_left", true))
+	case err != nil:
 		f = append(f, zap.String("error", err.Error()))
 	}
 	entry.Write(f...)
@@ -250,9 +264,4 @@ func cacheStatus(o cache.Outcome, stale string) string {
 		return "cistern; fwd=miss; detail=not-stored"
 	}
 	return "cistern; fwd=miss"
-}
-
-// gone tells whether an error is only that the client left.
-func gone(ctx context.Context, err error) bool {
-	return ctx.Err() != nil || errors.Is(err, context.Canceled)
 }
