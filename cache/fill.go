@@ -188,13 +188,7 @@ func (c *Cache) attempt(f *fill) (err error) {
 	if left != nil && f.digest.Matches(left.hash) {
 		return c.adopt(f, left)
 	}
-	s := newStream(f.ctx, f.repo.Source, f.digest, left.len(), -1)
-	err = s.open()
-	if left != nil && errors.Is(err, oci.ErrCorrupt) { // there is no such byte: it is no part of this blob
-		c.abort(left.in)
-		left, s = nil, newStream(f.ctx, f.repo.Source, f.digest, 0, -1)
-		err = s.open()
-	}
+	s, left, err := c.openRest(f, left)
 	if err != nil {
 		left.keep()
 		return err
@@ -213,6 +207,27 @@ func (c *Cache) attempt(f *fill) (err error) {
 		s.blame()
 	}
 	return err
+}
+
+// openRest opens what is missing behind a leftover, by a closed range, as there
+// are registries that refuse open ones (P 4.22). A leftover that cannot be a part
+// of the blob is dropped, and the whole opened.
+func (c *Cache) openRest(f *fill, left *leftover) (*stream, *leftover, error) {
+	if left != nil {
+		info, err := f.repo.Source.BlobInfo(f.ctx, f.digest)
+		if err != nil {
+			return nil, left, err
+		}
+		if info.Size < 0 || left.len() < info.Size {
+			s := newStream(f.ctx, f.repo.Source, f.digest, left.len(), info.Size)
+			if err := s.open(); !errors.Is(err, oci.ErrCorrupt) {
+				return s, left, err
+			}
+		}
+		c.abort(left.in)
+	}
+	s := newStream(f.ctx, f.repo.Source, f.digest, 0, -1)
+	return s, nil, s.open()
 }
 
 // collect takes a small blob into memory, answers from there, and stores it
@@ -287,7 +302,11 @@ func (c *Cache) ingest(f *fill, size int64, left *leftover) (*blob.Ingest, hash.
 		c.diskFailed("reserving space", err)
 		return nil, nil, err
 	}
-	in, err := c.store.Create(f.digest, res)
+	create := c.store.CreatePublic
+	if f.private {
+		create = c.store.Create
+	}
+	in, err := create(f.digest, res)
 	if err != nil {
 		c.diskFailed("creating a file", err)
 		return nil, nil, err

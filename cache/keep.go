@@ -17,9 +17,10 @@ import (
 
 // leftover is what an earlier fill of a blob left on disk, hashed.
 type leftover struct {
-	c    *Cache
-	in   *blob.Ingest
-	hash hash.Hash
+	c      *Cache
+	in     *blob.Ingest
+	hash   hash.Hash
+	public bool // whoever fetched it needed no credentials
 }
 
 func (l *leftover) len() int64 {
@@ -46,6 +47,7 @@ func (c *Cache) leftover(f *fill) *leftover {
 	if err != nil {
 		return nil
 	}
+	public := c.store.KeptPublic(f.digest)
 	in, n, err := c.store.Resume(f.digest, res)
 	if err != nil {
 		c.diskFailed("resuming a fill", err)
@@ -61,18 +63,21 @@ func (c *Cache) leftover(f *fill) *leftover {
 		return nil
 	}
 	c.stats.resumed.Add(uint64(n))
-	return &leftover{c, in, h}
+	return &leftover{c, in, h, public}
 }
 
 // adopt takes a leftover that turned out to be the whole blob. Its bytes are
-// proven by the digest; that this repository may have them, by upstream.
+// proven by the digest; that this repository may have them, where that was not
+// public, by upstream.
 func (c *Cache) adopt(f *fill, l *leftover) error {
-	r, err := f.repo.Source.BlobInfo(f.ctx, f.digest)
-	if err != nil {
-		l.keep()
-		return err
+	if !l.public {
+		r, err := f.repo.Source.BlobInfo(f.ctx, f.digest)
+		if err != nil {
+			l.keep()
+			return err
+		}
+		f.private = r.Private
 	}
-	f.private = r.Private
 	f.Open(l.in.Len())
 	f.Advance(l.in.Len())
 	return c.finish(f, l.in)
@@ -124,7 +129,11 @@ func (c *Cache) storeBytes(rec index.Record, data []byte) {
 		c.diskFailed("reserving space", err)
 		return
 	}
-	in, err := c.store.Create(rec.Digest, res)
+	create := c.store.Create
+	if rec.Public {
+		create = c.store.CreatePublic
+	}
+	in, err := create(rec.Digest, res)
 	if err != nil {
 		c.diskFailed("creating a file", err)
 		return

@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -42,7 +43,7 @@ func TestResume(t *testing.T) {
 	d := o.put(data)
 	c.want(o.repo("a"), d, OutcomeMiss)
 	c.idle()
-	if len(o.ranges) != 1 || o.ranges[0] != "1048576--1" || c.Stats().ResumedBytes != mib {
+	if len(o.ranges) != 1 || o.ranges[0] != "1048576-2097152" || c.Stats().ResumedBytes != mib {
 		t.Errorf("asked %v, resumed %d", o.ranges, c.Stats().ResumedBytes)
 	}
 	c.account()
@@ -99,7 +100,8 @@ func TestWholeLeftoverNeedsAProof(t *testing.T) {
 	t.Parallel()
 	data := noise(2*mib, 3)
 	dir, d := partial(t, data, mib), oci.FromBytes(data)
-	if err := os.WriteFile(filepath.Join(dir, "fills/sha256", d.Hex()[:2], d.Hex()), data, 0o600); err != nil {
+	file := filepath.Join(dir, "fills/sha256", d.Hex()[:2], d.Hex())
+	if err := errors.Join(os.WriteFile(file, data, 0o600), os.Chmod(file, 0o600)); err != nil { // without the mark of public content
 		t.Fatal(err)
 	}
 	stranger, holder, c := newOrigin(), newOrigin(), open(t, Options{Dir: dir})
@@ -112,6 +114,25 @@ func TestWholeLeftoverNeedsAProof(t *testing.T) {
 	c.idle()
 	if got, _, err := c.get(stranger.repo("stranger"), d); !errors.Is(err, oci.ErrNotFound) {
 		t.Errorf("a stranger got %d bytes, %v", len(got), err)
+	}
+	c.account()
+}
+
+// TestWholePublicLeftover: what was verified and delivered before a kill, and
+// needed no credentials, is served without upstream.
+func TestWholePublicLeftover(t *testing.T) {
+	t.Parallel()
+	data := noise(2*mib, 3)
+	dir, d := partial(t, data, mib), oci.FromBytes(data)
+	if err := os.WriteFile(filepath.Join(dir, "fills/sha256", d.Hex()[:2], d.Hex()), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o, c := newOrigin(), open(t, Options{Dir: dir})
+	c.want(o.repo("a"), d, OutcomeMiss)
+	c.idle()
+	c.want(o.repo("a"), d, OutcomeHit)
+	if n := o.count("blob") + o.count("info"); n != 0 {
+		t.Errorf("upstream was asked %d times", n)
 	}
 	c.account()
 }
@@ -191,7 +212,7 @@ func TestKill(t *testing.T) {
 	c2.want(next.repo("a"), dfresh, OutcomeMiss)
 	c2.want(next.repo("a"), dhalf, OutcomeMiss)
 	c2.idle()
-	if len(next.ranges) != 1 || next.ranges[0] != "1048576--1" {
+	if len(next.ranges) != 1 || next.ranges[0] != fmt.Sprintf("1048576-%d", len(half)) {
 		t.Errorf("fetched again: %v", next.ranges)
 	}
 	c2.account()

@@ -32,11 +32,29 @@ type Ingest struct {
 // Create starts the fill of d from nothing; what lay there is dropped. It owns
 // r from here on, also when it fails, which is an ErrDisk.
 func (s *Store) Create(d oci.Digest, r *Reservation) (*Ingest, error) {
-	f, err := s.createFill(d)
+	return s.create(d, r, privateMode)
+}
+
+// CreatePublic is Create for content that needed no credentials: the file says
+// so itself, so that whoever finds it after a crash, without a record, knows it
+// as well (KeptPublic).
+func (s *Store) CreatePublic(d oci.Digest, r *Reservation) (*Ingest, error) {
+	return s.create(d, r, publicMode)
+}
+
+// The modes of fills. The sticky bit means nothing to a file on Linux, costs
+// nothing to set, and cannot come from a file system that knows no modes.
+const (
+	privateMode fs.FileMode = 0o600
+	publicMode              = privateMode | fs.ModeSticky
+)
+
+func (s *Store) create(d oci.Digest, r *Reservation, mode fs.FileMode) (*Ingest, error) {
+	f, err := s.createFill(d, mode)
 	if errors.Is(err, fs.ErrExist) {
 		// Not truncated: somebody may be reading the old one.
 		if err = s.removeFill(d); err == nil {
-			f, err = s.createFill(d)
+			f, err = s.createFill(d, mode)
 		}
 	}
 	if err != nil {
@@ -47,10 +65,10 @@ func (s *Store) Create(d oci.Digest, r *Reservation) (*Ingest, error) {
 	return &Ingest{store: s, d: d, file: f, room: r}, nil
 }
 
-func (s *Store) createFill(d oci.Digest) (f durable.File, err error) {
+func (s *Store) createFill(d oci.Digest, mode fs.FileMode) (f durable.File, err error) {
 	name := place(fillsDir, d)
 	err = s.withFolder(name, func() error {
-		f, err = s.fs.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		f, err = s.fs.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 		return err
 	})
 	return f, err
@@ -103,6 +121,18 @@ func (s *Store) Kept(d oci.Digest) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.kept[d].size
+}
+
+// KeptPublic tells whether what lies in fills/ for d was made by CreatePublic.
+func (s *Store) KeptPublic(d oci.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kept[d].public
+}
+
+// kept describes a file in fills/.
+func kept(fi fs.FileInfo) keptFile {
+	return keptFile{fi.Size(), durable.Allocated(fi), fi.Mode()&fs.ModeSticky != 0}
 }
 
 // takeKept forgets a kept file and gives the bytes that it was counted with.
@@ -182,7 +212,7 @@ func (in *Ingest) Keep() error {
 		return errors.Join(diskError("keep fill "+in.d.String(), err), in.Abort())
 	}
 	in.ended = true
-	k := keptFile{fi.Size(), durable.Allocated(fi)}
+	k := kept(fi)
 	in.store.mu.Lock()
 	in.store.kept[in.d] = k
 	in.store.mu.Unlock()
@@ -212,7 +242,7 @@ func (in *Ingest) unlink(allocated int64) error {
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrNotExist): // it lies there still
 		s.mu.Lock()
-		s.kept[in.d] = keptFile{in.Len(), allocated}
+		s.kept[in.d] = keptFile{size: in.Len(), allocated: allocated}
 		s.mu.Unlock()
 		in.room.end(allocated)
 		return diskError("abort fill "+in.d.String(), err)

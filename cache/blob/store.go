@@ -61,7 +61,10 @@ type Store struct {
 }
 
 // keptFile is what lies in fills/ and counts as used.
-type keptFile struct{ size, allocated int64 }
+type keptFile struct {
+	size, allocated int64
+	public          bool
+}
 
 type counters struct {
 	filesSynced, foldersSynced, syncFailures, writeFailures, foreign atomic.Uint64

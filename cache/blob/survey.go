@@ -41,7 +41,7 @@ func (s *Store) surveyTree(tree string) error {
 			return nil
 		}
 		return s.files(dir, func(d oci.Digest, fi fs.FileInfo) bool {
-			k := keptFile{fi.Size(), durable.Allocated(fi)}
+			k := kept(fi)
 			s.kept[d] = k
 			s.ledger.addUsed(k.allocated, false)
 			return true

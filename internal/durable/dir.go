@@ -57,6 +57,9 @@ func (d *Dir) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
 	}
 	if flag&os.O_CREATE != 0 {
 		how.Mode = uint64(perm.Perm())
+		if perm&fs.ModeSticky != 0 {
+			how.Mode |= syscall.S_ISVTX
+		}
 	}
 	for {
 		fd, err := d.openat2(name, &how)
@@ -66,7 +69,7 @@ func (d *Dir) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
 		case errors.Is(err, syscall.EINTR), errors.Is(err, syscall.EAGAIN):
 			continue
 		case errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.EPERM):
-			return d.openWalking(name, flag, perm)
+			return d.openWalking(name, flag, perm.Perm()) // os.Root knows no other bits
 		}
 		return nil, &fs.PathError{Op: "open", Path: filepath.Join(d.root.Name(), name), Err: err}
 	}
