@@ -39,10 +39,17 @@ func (x *exchange) sendBlob(c *cache.Content) error {
 		return x.sendUnknown(c)
 	}
 	head["Accept-Ranges"] = []string{"bytes"}
+	if unchanged(x.r, c) { // before ranges, even those that cannot be satisfied
+		x.w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	if is := x.r.Header["If-Range"]; is != nil && is[0] != head["Etag"][0] {
+		delete(x.r.Header, "Range") // it is of something else
+	}
 	if err := filterRange(x.r, c.Size); err != nil {
 		return err
 	}
-	plain := x.r.Header["Range"] == nil && x.r.Header["If-None-Match"] == nil
+	plain := x.r.Header["Range"] == nil && x.r.Header["If-Match"] == nil
 	if x.r.Method == http.MethodHead && plain || c.Reader == nil && plain {
 		head["Content-Length"] = []string{strconv.FormatInt(c.Size, 10)}
 		x.w.WriteHeader(http.StatusOK)
@@ -58,6 +65,9 @@ func (x *exchange) sendBlob(c *cache.Content) error {
 		http.ServeContent(&x.w, x.r, "", time.Time{}, contentOf(c))
 		return nil
 	}
+	// The bytes may be long in coming: upstream may trickle, a range may be far
+	// ahead. Clients give up on a header that does not come (P 2.13).
+	x.w.early = c.Outcome != cache.OutcomeHit
 	http.ServeContent(&x.w, x.r, "", time.Time{}, c.Reader)
 	return x.sent(c.Reader.Err())
 }

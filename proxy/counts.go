@@ -11,7 +11,7 @@ import (
 )
 
 // codes are the statuses that are counted apart; any other counts as 500.
-var codes = [...]int{200, 206, 304, 400, 401, 403, 404, 405, 416, 429, statusClientGone, 500, 502, 503, 504}
+var codes = [...]int{200, 206, 304, 400, 401, 403, 404, 405, 412, 416, 429, statusClientGone, 500, 502, 503, 504}
 
 const (
 	kinds    = 6

@@ -30,6 +30,8 @@ func explain(kind oci.Kind, direct bool, name string, err error) *oci.Error {
 	class, status := classify(err)
 	denied := errors.Is(err, oci.ErrDenied)
 	switch {
+	case class == "" && kind == oci.KindBlob && !direct:
+		e.Code, e.Message = oci.CodeBlobUnknown, "cannot get "+name+": an error inside the cache"
 	case class == "":
 		e.Code, e.Message = oci.CodeUnknown, "an error inside the cache"
 	case denied && direct:

@@ -101,14 +101,14 @@ func (h *Handler) answer(x *exchange) (err error) {
 	}
 	req, err := oci.ParseRequest(x.r.URL)
 	x.req = req
+	if m := x.r.Method; m != http.MethodGet && m != http.MethodHead { // before anything is looked up
+		x.w.Header().Set("Allow", "GET, HEAD")
+		return &oci.Error{Code: oci.CodeUnsupported, Message: "this is a read-only cache: push to the registry itself"}
+	}
 	if req.Kind == oci.KindOther && err == nil && !strings.HasPrefix(x.r.URL.Path, "/v2/") {
 		return h.page(x)
 	}
 	x.w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
-	if m := x.r.Method; m != http.MethodGet && m != http.MethodHead {
-		x.w.Header().Set("Allow", "GET, HEAD")
-		return &oci.Error{Code: oci.CodeUnsupported, Message: "this is a read-only cache: push to the registry itself"}
-	}
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 
 	"cistern/cache"
 	"cistern/internal/oci"
@@ -36,7 +35,7 @@ func (h *Handler) tags(x *exchange) error {
 func (h *Handler) referrers(x *exchange) error {
 	types := slices.Clone(x.req.ArtifactTypes)
 	slices.Sort(types)
-	key := fmt.Sprintf("referrers %s %s %s", x.target.repository(), x.req.Digest, strings.Join(types, " "))
+	key := fmt.Sprintf("referrers %s %s %q", x.target.repository(), x.req.Digest, types) // quoted: a filter may hold anything
 	return h.list(x, key, func(ctx context.Context) (*upstream.Document, error) {
 		return x.target.up.Client.Referrers(ctx, x.target.repo, x.req.Digest, types)
 	})

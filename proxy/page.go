@@ -20,10 +20,6 @@ func (h *Handler) page(x *exchange) error {
 	if x.r.URL.Path != "/" {
 		return &oci.Error{Code: oci.CodeUnsupported, HTTPStatus: http.StatusNotFound, Message: "this is a registry cache: the registry API is under /v2/"}
 	}
-	if m := x.r.Method; m != http.MethodGet && m != http.MethodHead {
-		x.w.Header().Set("Allow", "GET, HEAD")
-		return &oci.Error{Code: oci.CodeUnsupported, Message: "GET and HEAD only"}
-	}
 	t, err := template.New("page").Parse(pageHTML)
 	if err != nil {
 		return fmt.Errorf("the page: %w", err)

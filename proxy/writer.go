@@ -10,7 +10,8 @@ import (
 // ReadFrom, without which net/http would not use sendfile.
 type recorder struct {
 	http.ResponseWriter
-	status int // 0: nothing written yet
+	status int  // 0: nothing written yet
+	early  bool // the header does not wait for the first bytes
 	bytes  int64
 	first  time.Time // when the header went out
 }
@@ -21,6 +22,9 @@ func (w *recorder) WriteHeader(status int) {
 		w.status, w.first = status, time.Now()
 	}
 	w.ResponseWriter.WriteHeader(status)
+	if w.early {
+		_ = http.NewResponseController(w.ResponseWriter).Flush() // whoever is gone is noticed by the body
+	}
 }
 
 // Write implements io.Writer.
