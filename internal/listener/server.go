@@ -87,8 +87,10 @@ func newServer(t *table, log *zap.Logger) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		Protocols:         &protocols,
-		ConnState:         t.state,
-		ErrorLog:          errorLog(log),
+		// "OPTIONS *" is refused and logged as all else is.
+		DisableGeneralOptionsHandler: true,
+		ConnState:                    t.state,
+		ErrorLog:                     errorLog(log),
 	}
 }
 
