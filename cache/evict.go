@@ -116,12 +116,17 @@ func (c *Cache) freshVictims(want int64) []index.Record {
 	c.mu.Unlock()
 	slices.SortFunc(recs, func(a, b index.Record) int { return a.LastUsed.Compare(b.LastUsed) })
 	var victims []index.Record
+	floors, held := c.floors(), c.index.Totals().Allocated
+	for _, rec := range recs {
+		held[rec.Class] += rec.Allocated
+	}
 	for _, rec := range recs {
 		if want <= 0 {
 			break
 		}
-		if rec.Class != index.ClassManifest && !c.busy(rec.Digest) {
+		if held[rec.Class] > floors[rec.Class] && !c.busy(rec.Digest) {
 			victims = append(victims, rec)
+			held[rec.Class] -= rec.Allocated
 			want -= rec.Allocated
 		}
 	}

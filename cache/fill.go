@@ -41,6 +41,7 @@ type fill struct {
 
 	// Set before the flight opens.
 	private bool
+	here    bool   // all of it was on disk already
 	data    []byte // collected in memory; nil: in a file
 
 	// Set before the flight fails with errUnbacked: where the disk ended, the
@@ -105,7 +106,10 @@ func (c *Cache) board(ctx context.Context, f *fill, r *flight.Reader, repo *Repo
 		}
 	}
 	outcome := OutcomeMiss
-	if !lead {
+	switch {
+	case f.here:
+		outcome = OutcomeHit
+	case !lead:
 		outcome = OutcomeJoin
 	}
 	content := &Content{Descriptor: oci.Descriptor{Digest: f.digest, Size: size}, Outcome: outcome, Since: time.Now()}
@@ -140,6 +144,10 @@ func (c *Cache) newFill(repo Repository, d oci.Digest, attempt int) *fill {
 func (c *Cache) run(f *fill) {
 	defer c.work.Done()
 	f.alone = c.claim(f.digest)
+	if _, here := c.findStored(f.digest); here && f.alone { // the rebuilding has just come to it
+		c.release(f.digest)
+		f.alone = false
+	}
 	err := c.attempt(f)
 	if errors.Is(err, errMismatch) {
 		c.wrong(f)

@@ -78,6 +78,7 @@ func (c *Cache) adopt(f *fill, l *leftover) error {
 		}
 		f.private = r.Private
 	}
+	f.here = true
 	f.Open(l.in.Len())
 	f.Advance(l.in.Len())
 	return c.finish(f, l.in)

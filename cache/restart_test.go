@@ -110,7 +110,7 @@ func TestWholeLeftoverNeedsAProof(t *testing.T) {
 	if got, _, err := c.get(stranger.repo("stranger"), d); !errors.Is(err, oci.ErrNotFound) {
 		t.Errorf("a stranger got %d bytes, %v", len(got), err)
 	}
-	c.want(holder.repo("holder"), d, OutcomeMiss)
+	c.want(holder.repo("holder"), d, OutcomeHit)
 	c.idle()
 	if got, _, err := c.get(stranger.repo("stranger"), d); !errors.Is(err, oci.ErrNotFound) {
 		t.Errorf("a stranger got %d bytes, %v", len(got), err)
@@ -128,7 +128,7 @@ func TestWholePublicLeftover(t *testing.T) {
 		t.Fatal(err)
 	}
 	o, c := newOrigin(), open(t, Options{Dir: dir})
-	c.want(o.repo("a"), d, OutcomeMiss)
+	c.want(o.repo("a"), d, OutcomeHit)
 	c.idle()
 	c.want(o.repo("a"), d, OutcomeHit)
 	if n := o.count("blob") + o.count("info"); n != 0 {
@@ -209,7 +209,7 @@ func TestKill(t *testing.T) {
 		t.Errorf("the tag: %+v, %v", m, err)
 	}
 	c2.want(next.repo("a"), dold, OutcomeHit)
-	c2.want(next.repo("a"), dfresh, OutcomeMiss)
+	c2.want(next.repo("a"), dfresh, OutcomeHit)
 	c2.want(next.repo("a"), dhalf, OutcomeMiss)
 	c2.idle()
 	if len(next.ranges) != 1 || next.ranges[0] != fmt.Sprintf("1048576-%d", len(half)) {
