@@ -55,7 +55,7 @@ func TestModel(t *testing.T) {
 			},
 			"advance": func(t *rapid.T) {
 				if m.state != open {
-					t.Skip("a writer advances what is open")
+					return
 				}
 				to := rapid.Int64Range(0, m.content).Draw(t, "to")
 				f.Advance(to)
@@ -63,7 +63,7 @@ func TestModel(t *testing.T) {
 			},
 			"done": func(t *rapid.T) {
 				if m.state != open || m.have != m.content {
-					t.Skip("a writer is done when all is there")
+					return
 				}
 				f.Done()
 				m.state, m.size = done, m.have
@@ -86,7 +86,7 @@ func TestModel(t *testing.T) {
 			},
 			"leave": func(t *rapid.T) {
 				if len(joined) == 0 {
-					t.Skip("nobody is there")
+					return
 				}
 				joined[0].Close()
 				joined = joined[1:]
