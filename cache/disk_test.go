@@ -243,7 +243,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for w := range 4 {
 		wg.Go(func() {
-			for i := range 40 {
+			for i := range 15 {
 				d := ds[(i*7+w*11)%len(ds)]
 				data, _, err := c.get(o.repo("a"), d)
 				if err != nil && !errors.Is(err, errUnsettled) || err == nil && oci.FromBytes(data) != d {
