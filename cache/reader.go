@@ -7,6 +7,7 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"math"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -36,6 +37,7 @@ type Reader struct {
 	from   int64 // where reading began, for the count of unverified bytes
 
 	file *blob.File // own description: sendfile moves its offset
+	gone bool       // there was none to open
 
 	fill     *fill          // nil: the file is whole
 	follower *flight.Reader // of fill
@@ -60,9 +62,11 @@ func (r *Reader) openFile() {
 	if r.c.store == nil {
 		return
 	}
-	if f, err := r.c.store.OpenFile(r.fill.digest); err == nil {
+	f, err := r.c.store.OpenFile(r.fill.digest)
+	if err == nil {
 		r.file = f
 	}
+	r.gone = errors.Is(err, fs.ErrNotExist)
 }
 
 // unbacked tells whether the reader has no file or memory to read from.
@@ -202,15 +206,27 @@ func (r *Reader) ready() (end int64, err error) {
 	}
 	end, err = r.follower.Wait(r.ctx, r.off)
 	switch {
+	case err == nil && r.gone:
+		// The file went before it could be opened: so will the flight, and why
+		// decides how to go on. Wrong bytes are not to be fetched once more.
+		if _, err = r.follower.Wait(r.ctx, math.MaxInt64); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errUnbacked) {
+			return 0, r.fail(err)
+		}
+		r.gone = false
+		return r.goRound()
 	case errors.Is(err, errUnbacked) || err == nil && r.unbacked():
-		r.detour = r.around()
-		return r.size, nil
+		return r.goRound()
 	case errors.Is(err, io.EOF):
 		return 0, err
 	case err != nil:
 		return 0, r.fail(err)
 	}
 	return end, nil
+}
+
+func (r *Reader) goRound() (end int64, err error) {
+	r.detour = r.around()
+	return r.size, nil
 }
 
 // moved accounts for n bytes read and keeps a failure.
