@@ -21,10 +21,9 @@ import (
 // tokenRegistry is a registry with its token server on the same origin. It
 // honours the token that it gave last for a scope.
 type tokenRegistry struct {
-	url    string
-	scheme string // of the credentials wanted: "" none
-	life   int
-	gate   chan struct{} // token answers wait for it, if set
+	url  string
+	life int
+	gate chan struct{} // token answers wait for it, if set
 
 	mu     sync.Mutex // guards what follows
 	n      int
@@ -445,7 +444,7 @@ func TestSharedFetchesEnd(t *testing.T) {
 		if _, err := f.do(t.Context(), "a", tokenLimit, hang); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != tokenLimit {
 			t.Errorf("%v after %s", err, time.Since(start))
 		}
-		if _, err := f.do(t.Context(), "b", tokenLimit, func(context.Context) (any, error) { var m map[int]int; m[0] = 1; return nil, nil }); err == nil {
+		if _, err := f.do(t.Context(), "b", tokenLimit, func(context.Context) (any, error) { panic("in the fetch") }); err == nil {
 			t.Error("a panic is no error")
 		}
 		r := f.start("c", time.Hour, hang)

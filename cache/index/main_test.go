@@ -2,7 +2,6 @@ package index
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -58,15 +57,4 @@ func get(t testing.TB, x *Index, d oci.Digest) (Record, bool) {
 		t.Fatal(err)
 	}
 	return r, ok
-}
-
-func copyFile(t testing.TB, from, to string) {
-	t.Helper()
-	data, err := os.ReadFile(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(to, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
 }

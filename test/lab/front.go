@@ -50,6 +50,7 @@ func (e Exchange) Kind() string {
 	return "other"
 }
 
+// String is the exchange on one line, for messages.
 func (e Exchange) String() string {
 	return fmt.Sprintf("%s %s %s -> %d, %d bytes", e.Method, e.Path, e.Header.Get("Range"), e.Status, e.Bytes)
 }
