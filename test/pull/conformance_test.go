@@ -11,8 +11,8 @@ import (
 	"cistern/test/lab"
 )
 
-// TestConformance runs the distribution-spec's own program, read-only, through the proxy: cold, warm, and warm with the origin gone; as
-// the default upstream and with the upstream in the path.
+// TestConformance runs the distribution-spec's own program, read-only, through the proxy, cold and warm: as the default upstream and with
+// the upstream in the path. (What is served with the origin gone, TestPulls shows.)
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	o := fill(t, image.Set()[1], image.Set()[3])
