@@ -101,16 +101,19 @@ func (h *Handler) answer(x *exchange) (err error) {
 	}
 	req, err := oci.ParseRequest(x.r.URL)
 	x.req = req
+	api := req.Kind != oci.KindOther || err != nil || strings.HasPrefix(x.r.URL.Path, "/v2/")
+	if api {
+		x.w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	}
 	if m := x.r.Method; m != http.MethodGet && m != http.MethodHead { // before anything is looked up
 		x.w.Header().Set("Allow", "GET, HEAD")
 		return &oci.Error{Code: oci.CodeUnsupported, Message: "this is a read-only cache: push to the registry itself"}
 	}
-	if req.Kind == oci.KindOther && err == nil && !strings.HasPrefix(x.r.URL.Path, "/v2/") {
-		return h.page(x)
-	}
-	x.w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case !api:
+		return h.page(x)
 	}
 	if req.Kind != oci.KindPing && req.Kind != oci.KindOther {
 		if x.target, err = h.routes.resolve(req, x.r.Host); err != nil {
@@ -172,7 +175,7 @@ func (h *Handler) finish(x *exchange, err error) {
 	}
 	h.clients.seen(x, address)
 	level := zap.InfoLevel
-	if x.w.status >= 500 {
+	if x.w.status >= 500 || x.outcome == cache.OutcomeError && x.w.status < 400 { // the latter was cut
 		level = zap.WarnLevel
 	}
 	entry := h.log.Check(level, "request")

@@ -41,3 +41,14 @@ func TestImageNames(t *testing.T) {
 		t.Errorf("with another default: %s, %v", ref, err)
 	}
 }
+
+// TestVersionHeader: it is on every reply under /v2, refusals included (P 1.18).
+func TestVersionHeader(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, setup{upstreams: map[string]*registrytest.Registry{"docker.io": registrytest.New(t)}})
+	for _, c := range [][2]string{{"GET", "/v2/"}, {"PUT", "/v2/x/manifests/v1"}, {"GET", "/v2/UPPER/manifests/v1"}, {"GET", "/v2/_catalog"}, {"GET", "/v2/x/manifests/none"}, {"DELETE", "/hub/v2/x/manifests/v1"}} {
+		if a := r.do(c[0], c[1]); a.header.Get("Docker-Distribution-Api-Version") != "registry/2.0" {
+			t.Errorf("%s %s: %d %v", c[0], c[1], a.status, a.header)
+		}
+	}
+}
