@@ -16,6 +16,11 @@ func TestOverTheCapTheLongestWaitingMakesRoom(t *testing.T) {
 	t.Parallel()
 	l := start(t, Options{MaxConnections: 2}, answer("ok"))
 	first, second := dial(t, l), dial(t, l)
+	until(t, "both accepted", func() bool {
+		l.table.mu.Lock()
+		defer l.table.mu.Unlock()
+		return l.table.waiting.Len() == 2
+	})
 	for i, c := range []net.Conn{first, second} {
 		send(t, c, get)
 		response(t, c)
