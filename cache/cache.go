@@ -187,7 +187,7 @@ func (c *Cache) noDisk(err error) {
 // openIndex opens the index; a broken one is put aside and replaced by an
 // empty one, and lost says what was wrong with it.
 func openIndex(path string) (x *index.Index, lost, err error) {
-	x, err = index.Open(path)
+	x, err = index.Open(path, index.Options{})
 	if !errors.Is(err, index.ErrBroken) {
 		return x, nil, err
 	}
@@ -195,7 +195,7 @@ func openIndex(path string) (x *index.Index, lost, err error) {
 	if err := os.Rename(path, path+brokenSuffix); err != nil {
 		return nil, lost, fmt.Errorf("putting the broken index aside: %w", err)
 	}
-	x, err = index.Open(path)
+	x, err = index.Open(path, index.Options{})
 	return x, lost, err
 }
 

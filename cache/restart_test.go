@@ -311,7 +311,7 @@ func TestRebuildGoesOn(t *testing.T) {
 	if err := errors.Join(os.Remove(filepath.Join(c.o.Dir, "index.db")), os.WriteFile(filepath.Join(c.o.Dir, rebuildMark), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	x, err := index.Open(filepath.Join(c.o.Dir, "index.db")) // the process before got no further
+	x, err := index.Open(filepath.Join(c.o.Dir, "index.db"), index.Options{}) // the process before got no further
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,10 +45,9 @@ func (x *Index) Apply(b Batch) error {
 			w.batch, w.bad = b, bad
 			w.batch.Touch = nil
 		}
-		if err := x.update("apply", w.run); err != nil {
+		if err := x.update("apply", w.run, func() { x.totals.Store(&w.totals) }); err != nil {
 			return err
 		}
-		x.totals.Store(&w.totals)
 		touches = touches[n:]
 	}
 	return nil
@@ -74,7 +73,7 @@ func (w *writer) run(tx *bolt.Tx) error {
 	w.tx, w.blobs, w.recency = tx, tx.Bucket(bucketBlobs), tx.Bucket(bucketRecency)
 	w.recency.FillPercent = recencyFill
 	w.totals = w.x.Totals()
-	for _, step := range []func() error{w.dropBad, w.puts, w.touches, w.deletes, w.tags, w.grants} {
+	for _, step := range []func() error{w.dropBad, w.deletes, w.puts, w.touches, w.tags, w.grants} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -83,9 +82,9 @@ func (w *writer) run(tx *bolt.Tx) error {
 		return errUnchanged
 	}
 	if w.recount {
-		w.totals = w.x.count(tx)
+		w.totals = count(tx)
 	}
-	return tx.Bucket(bucketMeta).Put(keyTotals, encodeTotals(keyTotals, w.totals))
+	return putTotals(tx, w.totals)
 }
 
 // take removes a record from the order of use and from the totals.

@@ -75,15 +75,12 @@ func (w *writer) sound(bucket, key, value []byte) (ok bool) {
 	return ok
 }
 
-// recount makes the totals anew, as its own transaction.
-func (x *Index) recount(tx *bolt.Tx) error {
-	t := x.count(tx)
-	x.totals.Store(&t)
+func putTotals(tx *bolt.Tx, t Totals) error {
 	return tx.Bucket(bucketMeta).Put(keyTotals, encodeTotals(keyTotals, t))
 }
 
 // count reads all records: about a second for a million.
-func (x *Index) count(tx *bolt.Tx) (t Totals) {
+func count(tx *bolt.Tx) (t Totals) {
 	c := tx.Bucket(bucketBlobs).Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
 		if s, ok := decodeRecord(k, v); ok {

@@ -19,7 +19,7 @@ import (
 func filled(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "index.db")
-	x, err := Open(path)
+	x, err := Open(path, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func filled(t testing.TB) string {
 // fails the test. What is found must be what was put.
 func exercise(t *testing.T, path string) (broke bool) {
 	t.Helper()
-	x, err := Open(path)
+	x, err := Open(path, Options{})
 	if errors.Is(err, ErrBroken) {
 		return true
 	}
@@ -231,7 +231,7 @@ func TestDamagedValueIsAMissAndGoes(t *testing.T) {
 func TestLostTotalsAreCountedAnew(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "index.db")
-	x, err := Open(path)
+	x, err := Open(path, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,8 +14,16 @@ import (
 // the caller's fault, not the file's.
 type callerPanic struct{ value any }
 
-// guard runs one call. A panic, or a fault on the mapped file, breaks the index.
-func (x *Index) guard(op string, f func() error) (err error) {
+// guard runs one call within the fence, through the hook if there is one.
+func (x *Index) guard(op string, f func() error) error {
+	if x.o.Hook == nil {
+		return x.fence(op, f)
+	}
+	return x.fence(op, func() error { return x.o.Hook(op, f) })
+}
+
+// fence runs f. A panic, or a fault on the mapped file, breaks the index.
+func (x *Index) fence(op string, f func() error) (err error) {
 	if b := x.broken.Load(); b != nil {
 		return *b
 	}
@@ -84,8 +92,9 @@ func (x *Index) rollback(tx *bolt.Tx) {
 // errUnchanged is what a transaction's function says to save the commit.
 var errUnchanged = errors.New("nothing changed")
 
-// update runs f in a write transaction and commits it, durably.
-func (x *Index) update(op string, f func(tx *bolt.Tx) error) error {
+// update runs f in a write transaction and commits it, durably; then it calls
+// done, unless that is nil.
+func (x *Index) update(op string, f func(tx *bolt.Tx) error, done func()) error {
 	return x.guard(op, func() error {
 		tx, err := x.begin(true)
 		if err != nil {
@@ -102,6 +111,9 @@ func (x *Index) update(op string, f func(tx *bolt.Tx) error) error {
 		}
 		x.commits.Add(1)
 		x.measure()
+		if done != nil {
+			done()
+		}
 		return nil
 	})
 }

@@ -48,6 +48,7 @@ func buckets() [][]byte {
 // that reads waits for no commit.
 type Index struct {
 	path  string
+	o     Options
 	fresh bool
 	file  *os.File // bbolt's own, for Close of a broken index and for its size
 	db    *bolt.DB
@@ -66,21 +67,30 @@ type Index struct {
 	commits, badValues, refused atomic.Uint64
 }
 
+// Options change how an index works, for tests: production uses the zero value.
+type Options struct {
+	// Hook runs each call into the file in the caller's stead; nil runs it as
+	// it is. It may call once, or not, return an error of its own, or panic,
+	// which breaks the index as a panic of bbolt does. It is called
+	// concurrently. The op is "open", "read", "create" or "recount" (all within
+	// Open; the latter two of a file that has nothing, or lost its totals),
+	// "get", "tag", "tags" (a page of them), "grant", "victims" or "apply" (one
+	// transaction: more than a thousand touches are several). Close has none.
+	Hook func(op string, call func() error) error
+	// NoSync leaves out every fsync: nothing is durable.
+	NoSync bool
+}
+
 // Open opens the index at path, or makes a new one, mode 0600. It fails within
 // a second with ErrLocked when another process has it, with ErrVersion when it
 // is newer than this program, with ErrBroken when it is damaged; the error of
 // the file system otherwise. When it returns, the file is durable.
-func Open(path string) (_ *Index, err error) {
-	x := &Index{path: path, bad: map[badKey]struct{}{}}
+func Open(path string, o Options) (*Index, error) {
+	x := &Index{path: path, o: o, bad: map[badKey]struct{}{}}
 	x.totals.Store(&Totals{})
-	defer func() {
-		if err != nil && x.file != nil {
-			_ = x.file.Close() // a second time if bbolt has done so: no harm
-		}
-	}()
-	err = x.guard("open", func() error {
+	err := x.guard("open", func() (err error) {
 		x.db, err = bolt.Open(path, 0o600, &bolt.Options{
-			Timeout: lockTimeout, InitialMmapSize: mapSize, FreelistType: bolt.FreelistMapType, NoStatistics: true,
+			Timeout: lockTimeout, InitialMmapSize: mapSize, FreelistType: bolt.FreelistMapType, NoStatistics: true, NoSync: o.NoSync,
 			OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
 				f, err := os.OpenFile(name, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, mode)
 				x.file = f
@@ -89,10 +99,10 @@ func Open(path string) (_ *Index, err error) {
 		})
 		return classify(err)
 	})
-	if err != nil {
-		return nil, fmt.Errorf("open index %s: %w", path, err)
+	if err == nil {
+		err = x.prepare()
 	}
-	if err := x.prepare(); err != nil {
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open index %s: %w", path, err), x.Close())
 	}
 	return x, nil
@@ -119,7 +129,7 @@ func (x *Index) prepare() error {
 	version := uint32(layout)
 	var totals Totals
 	known := false
-	err := x.view("open", func(tx *bolt.Tx) error {
+	err := x.view("read", func(tx *bolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		if meta == nil {
 			x.fresh = true
@@ -144,18 +154,21 @@ func (x *Index) prepare() error {
 	case version > layout:
 		return fmt.Errorf("%w: version %d, this program knows %d; run the newer program, or move the file away and lose tags and the order of use", ErrVersion, version, layout)
 	case x.fresh:
-		if err := x.update("create", create); err != nil {
+		if err := x.update("create", create, nil); err != nil {
 			return err
 		}
 		known = true
 	}
-	x.totals.Store(&totals)
 	if !known {
-		if err := x.update("recount", x.recount); err != nil {
+		if err := x.update("recount", func(tx *bolt.Tx) error { totals = count(tx); return putTotals(tx, totals) }, nil); err != nil {
 			return err
 		}
 	}
+	x.totals.Store(&totals)
 	x.measure()
+	if x.o.NoSync {
+		return nil
+	}
 	return syncFolder(filepath.Dir(x.path)) // bbolt syncs the file, not its name
 }
 
@@ -165,11 +178,10 @@ func create(tx *bolt.Tx) error {
 			return err
 		}
 	}
-	meta := tx.Bucket(bucketMeta)
-	if err := meta.Put(keyTotals, encodeTotals(keyTotals, Totals{})); err != nil {
+	if err := putTotals(tx, Totals{}); err != nil {
 		return err
 	}
-	return meta.Put(keyVersion, seal(keyVersion, binary.BigEndian.AppendUint32(nil, layout)))
+	return tx.Bucket(bucketMeta).Put(keyVersion, seal(keyVersion, binary.BigEndian.AppendUint32(nil, layout)))
 }
 
 func syncFolder(dir string) error {
@@ -181,8 +193,8 @@ func syncFolder(dir string) error {
 }
 
 // Close waits for calls that are under way and closes the file. Of a broken
-// index only the descriptor, and with it the lock, is given back; the mapping
-// stays until the process ends, since nobody knows who is still in it.
+// index only the descriptor and the lock are given back; the mapping stays
+// until the process ends, since nobody knows who is still in it.
 func (x *Index) Close() error {
 	x.applyMu.Lock()
 	defer x.applyMu.Unlock()
@@ -193,11 +205,23 @@ func (x *Index) Close() error {
 	}
 	x.closed = true
 	x.beginMu.Unlock()
-	err := x.guard("close", x.db.Close)
+	if x.db == nil { // Open failed
+		if x.file != nil && x.Broken() != nil {
+			_ = x.letGo() // in vain if bbolt has closed it
+		}
+		return nil
+	}
+	err := x.fence("close", x.db.Close)
 	if errors.Is(err, ErrBroken) {
-		return x.file.Close()
+		return x.letGo()
 	}
 	return err
+}
+
+// letGo closes the file without bbolt. The mapping keeps the open file alive,
+// and with it the lock: that has to be undone by name.
+func (x *Index) letGo() error {
+	return errors.Join(syscall.Flock(int(x.file.Fd()), syscall.LOCK_UN), x.file.Close())
 }
 
 // Broken is nil, or an ErrBroken with what broke the index.

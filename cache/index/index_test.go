@@ -17,7 +17,7 @@ import (
 func TestRecordSurvivesReopening(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "index.db")
-	x, err := Open(path)
+	x, err := Open(path, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func TestOneProcess(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	start := time.Now()
-	if _, err := Open(x.Path()); !errors.Is(err, ErrLocked) {
+	if _, err := Open(x.Path(), Options{}); !errors.Is(err, ErrLocked) {
 		t.Errorf("second Open: %v", err)
 	}
 	if took := time.Since(start); took > 3*time.Second {
@@ -240,7 +240,7 @@ func TestOneProcess(t *testing.T) {
 func TestNewerVersion(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "index.db")
-	x, err := Open(path)
+	x, err := Open(path, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +254,7 @@ func TestNewerVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, err := Open(path); !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), "run the newer program") {
+		if _, err := Open(path, Options{}); !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), "run the newer program") {
 			t.Errorf("got %v", err)
 		}
 	}

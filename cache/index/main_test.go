@@ -19,7 +19,7 @@ func newIndex(t testing.TB) *Index {
 
 func openIndex(t testing.TB, path string) *Index {
 	t.Helper()
-	x, err := Open(path)
+	x, err := Open(path, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,13 +74,14 @@ type Grant struct {
 	At     time.Time
 }
 
-// Batch is what one Apply changes, in this order: Put, Touch, Delete, tags,
-// grants. A later entry for the same key wins.
+// Batch is what one Apply changes, in this order: Delete, Put, Touch, tags,
+// grants. A later entry for the same key wins: a digest that is deleted and put
+// has the new record, and of the grants only those that are put with it.
 type Batch struct {
-	Put        []Record // replaces the record of that digest, grants stay
+	Delete     []oci.Digest // record, recency and all grants of the digest
+	Put        []Record     // replaces the record of that digest, grants stay
 	Touch      map[oci.Digest]time.Time
 	TouchAge   time.Duration // a touch is stored if the stored one differs by more; 0: 10 s
-	Delete     []oci.Digest  // record, recency and all grants of the digest
 	PutTags    []Tag
 	DeleteTags []oci.Reference
 	PutGrants  []Grant // to be given only for digests with a record, else nothing ever deletes them

@@ -40,7 +40,7 @@ func newModelIndex(t *testing.T, rt *rapid.T) *model {
 }
 
 func (m *model) open(rt *rapid.T) {
-	x, err := Open(m.path)
+	x, err := Open(m.path, Options{})
 	if err != nil {
 		rt.Fatal(err)
 	}
@@ -80,6 +80,9 @@ func (m *model) apply(rt *rapid.T) {
 	if err := m.x.Apply(b); err != nil {
 		rt.Fatal(err)
 	}
+	for _, d := range b.Delete {
+		delete(m.records, d)
+	}
 	for _, r := range b.Put {
 		m.records[r.Digest] = r
 	}
@@ -88,9 +91,6 @@ func (m *model) apply(rt *rapid.T) {
 			r.LastUsed = to
 			m.records[d] = r
 		}
-	}
-	for _, d := range b.Delete {
-		delete(m.records, d)
 	}
 }
 

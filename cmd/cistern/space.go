@@ -61,7 +61,7 @@ func heldBy(dir string) (int64, error) {
 		return 0, fmt.Errorf("look into %s: %w", dir, err)
 	}
 	defer lock.Close()
-	x, err := index.Open(path)
+	x, err := index.Open(path, index.Options{})
 	if errors.Is(err, index.ErrBroken) {
 		return 0, nil // it will be built anew; until then the cache is taken for empty
 	}

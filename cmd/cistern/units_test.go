@@ -81,7 +81,7 @@ func TestAvailable(t *testing.T) {
 func TestAvailableCountsWhatTheCacheHolds(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	x, err := index.Open(filepath.Join(dir, "index.db"))
+	x, err := index.Open(filepath.Join(dir, "index.db"), index.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
