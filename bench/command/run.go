@@ -30,6 +30,9 @@ type settings struct {
 	results        string
 	digestCache    string
 	tmp            string
+	scaleBlobs     int
+	keepScale      string
+	keepIndex      bool
 }
 
 func (s *settings) flags(c *cobra.Command) {
@@ -40,6 +43,9 @@ func (s *settings) flags(c *cobra.Command) {
 	f.DurationVar(&s.window, "window", 2*time.Second, "how long a throughput is measured")
 	f.BoolVar(&s.quick, "quick", false, "one round, small cases, the plain registry only: is everything in order?")
 	f.StringVar(&s.results, "results", "", "folder for the report; empty: standard output only")
+	f.IntVar(&s.scaleBlobs, "scale-blobs", 1_000_000, "blobs of the scenario scale; its promises are about a million")
+	f.StringVar(&s.keepScale, "keep-scale", "", "folder (about 8 GB) that keeps these blobs between runs; empty: made anew, in a file system of its own where root runs this")
+	f.BoolVar(&s.keepIndex, "keep-index", false, "with --keep-scale: keep the daemon's index, too; how fast it is built is not measured then")
 	f.StringVar(&s.tmp, "tmp", "", "where the caches are made (default: the system's temporary folder)")
 }
 
@@ -117,6 +123,7 @@ func (s *settings) run(ctx context.Context, stdout, stderr io.Writer, o peer.Opt
 	b := &scenario.Bench{
 		Fleet: fleet, Samples: &report.Samples{}, Peers: peers, Variants: s.variants, Rounds: s.rounds, ColdRounds: s.cold,
 		Window: s.window, Quick: s.quick,
+		ScaleBlobs: s.scaleBlobs, KeepScale: s.keepScale, KeepIndex: s.keepIndex,
 		Logf: func(format string, args ...any) {
 			fmt.Fprintf(stderr, time.Now().Format("15:04:05 ")+format+"\n", args...)
 		},

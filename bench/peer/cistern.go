@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 
 	"cistern/bench/proc"
@@ -9,7 +10,7 @@ import (
 
 // startCistern starts the daemon with the registry as its only configured and
 // default upstream, so that names need neither a prefix nor ns.
-func (f *Fleet) startCistern(ctx context.Context, name string, o *Origin) (*Target, error) {
+func (f *Fleet) startCistern(ctx context.Context, name string, o *Origin, set Setting) (*Target, error) {
 	dir, err := f.folder(name)
 	if err != nil {
 		return nil, err
@@ -18,24 +19,30 @@ func (f *Fleet) startCistern(ctx context.Context, name string, o *Origin) (*Targ
 	if err != nil {
 		return nil, err
 	}
+	admin, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
 	level := "warn" // the access log is written at info
 	if name == CisternLog {
 		level = "info"
 	}
-	t := &Target{Name: name, Base: "http://" + addr, dir: dir}
-	return t, f.launch(ctx, t, CisternSpec(f.opts.Cistern, dir, addr, o.Registry, level))
-}
-
-// CisternSpec is how the daemon is started, for the fleet and the demo alike:
-// cache and log in dir, listening on addr.
-func CisternSpec(binary, dir, addr, registry, level string) proc.Spec {
-	return proc.Spec{
-		Path: binary,
+	cache := set.Cache
+	if cache == "" {
+		cache = filepath.Join(dir, "cache")
+	}
+	spec := proc.Spec{
+		Path: f.opts.Cistern,
 		Args: []string{
-			"serve", "--listen", addr, "--admin-listen", "127.0.0.1:0",
-			"--cache-dir", filepath.Join(dir, "cache"), "--cache-size", "20GiB",
-			"--upstream", "bench=" + registry, "--default-upstream", "bench", "--log-level", level,
+			"serve", "--listen", addr, "--admin-listen", admin,
+			"--cache-dir", cache, "--cache-size", fmt.Sprintf("%dB", set.limit()),
+			"--upstream", "bench=" + o.Registry, "--default-upstream", "bench", "--log-level", level,
 		},
 		Log: filepath.Join(dir, "log"),
 	}
+	if len(set.Wrapper) > 0 {
+		spec.Path, spec.Args = set.Wrapper[0], append(append(set.Wrapper[1:len(set.Wrapper):len(set.Wrapper)], spec.Path), spec.Args...)
+	}
+	t := &Target{Name: set.label(name), Base: "http://" + addr, Admin: "http://" + admin, Cache: cache, dir: dir}
+	return t, f.launch(ctx, t, spec)
 }

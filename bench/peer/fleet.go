@@ -9,14 +9,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
+	"cistern/bench/disk"
 	"cistern/bench/load"
 	"cistern/bench/proc"
 )
@@ -42,6 +45,10 @@ type Target struct {
 	// Pids are its processes; none where it runs elsewhere: then its costs are not
 	// measured.
 	Pids []int
+	// Cache is its cache directory; "" where it has none, or not here.
+	Cache string
+	// Admin is the base URL of Cistern's admin listener; "" for others.
+	Admin string
 
 	proc    *proc.Process
 	restart func(context.Context) error // nil: cannot be restarted
@@ -58,6 +65,7 @@ type Fleet struct {
 
 	mu      sync.Mutex
 	running map[*proc.Process]bool // guarded by mu
+	volumes map[*disk.Volume]bool  // mounted; guarded by mu
 	origins map[string]*Origin     // by variant; guarded by mu
 	count   int                    // of folders made; guarded by mu
 }
@@ -85,7 +93,7 @@ func NewFleet(o Options) (*Fleet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("temporary folder: %w", err)
 	}
-	return &Fleet{opts: o, dir: dir, running: map[*proc.Process]bool{}, origins: map[string]*Origin{}}, nil
+	return &Fleet{opts: o, dir: dir, running: map[*proc.Process]bool{}, volumes: map[*disk.Volume]bool{}, origins: map[string]*Origin{}}, nil
 }
 
 // Close ends all processes, proxies before registries, and removes the folder.
@@ -101,6 +109,16 @@ func (f *Fleet) Close() error {
 		wg.Go(func() { p.Stop() })
 	}
 	wg.Wait()
+	f.mu.Lock()
+	volumes := slices.Collect(maps.Keys(f.volumes))
+	f.mu.Unlock()
+	var err error
+	for _, v := range volumes {
+		err = errors.Join(err, f.Discard(v))
+	}
+	if err != nil {
+		return err // a volume is mounted in there
+	}
 	return os.RemoveAll(f.dir)
 }
 
@@ -133,6 +151,12 @@ func (f *Fleet) Has(name string) bool {
 
 // Start starts a peer with an empty cache in front of a registry.
 func (f *Fleet) Start(ctx context.Context, name string, o *Origin) (*Target, error) {
+	return f.StartWith(ctx, name, o, Setting{})
+}
+
+// StartWith starts a peer in front of a registry, a caching one (Cistern or nginx)
+// as the setting says.
+func (f *Fleet) StartWith(ctx context.Context, name string, o *Origin, set Setting) (*Target, error) {
 	for _, t := range f.opts.External {
 		if t.Name == name {
 			return &t, nil
@@ -144,13 +168,13 @@ func (f *Fleet) Start(ctx context.Context, name string, o *Origin) (*Target, err
 	case Direct:
 		t = &Target{Name: name, Base: o.Registry}
 	case Cistern, CisternLog:
-		t, err = f.startCistern(ctx, name, o)
+		t, err = f.startCistern(ctx, name, o, set)
 	case FileServer:
 		t, err = f.startSelf(ctx, name, "files", "--dir", f.Files())
 	case Floor:
 		t, err = f.startFloor(ctx, o)
 	case NginxFiles, NginxCache, NginxLog:
-		t, err = f.startNginx(ctx, name, o)
+		t, err = f.startNginx(ctx, name, o, set)
 	default:
 		err = errors.New("no such peer")
 	}
@@ -193,9 +217,25 @@ func (f *Fleet) Restart(ctx context.Context, t *Target) (stop time.Duration, sta
 	if t.restart == nil {
 		return 0, time.Time{}, fmt.Errorf("%s cannot be restarted", t.Name)
 	}
-	stop = f.end(t.proc)
-	started = time.Now()
-	return stop, started, t.restart(ctx)
+	stop = f.Halt(t)
+	started, err = f.Again(ctx, t)
+	return stop, started, err
+}
+
+// Halt stops a target that Again will start; it returns how long that took.
+func (f *Fleet) Halt(t *Target) time.Duration { return f.end(t.proc) }
+
+// Kill ends a target as a crash would, with SIGKILL; Again will start it.
+func (f *Fleet) Kill(t *Target) {
+	t.proc.Kill()
+	f.forget(t.proc)
+}
+
+// Again starts a halted target on the same cache and address, does not wait until
+// it answers, and returns when the process was started.
+func (f *Fleet) Again(ctx context.Context, t *Target) (time.Time, error) {
+	started := time.Now()
+	return started, t.restart(ctx)
 }
 
 // Files is the folder that the static peers serve.
@@ -203,10 +243,14 @@ func (f *Fleet) Files() string { return filepath.Join(f.dir, "files") }
 
 func (f *Fleet) end(p *proc.Process) time.Duration {
 	took := p.Stop()
+	f.forget(p)
+	return took
+}
+
+func (f *Fleet) forget(p *proc.Process) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.running, p)
-	return took
 }
 
 // run starts a program that Close will end.
@@ -221,7 +265,9 @@ func (f *Fleet) run(s proc.Spec) (*proc.Process, error) {
 	return p, nil
 }
 
-// folder makes a fresh one for a process.
+// Folder makes a fresh folder that goes with the fleet.
+func (f *Fleet) Folder(name string) (string, error) { return f.folder(name) }
+
 func (f *Fleet) folder(name string) (string, error) {
 	f.mu.Lock()
 	f.count++

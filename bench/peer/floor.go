@@ -95,5 +95,9 @@ func (f *Fleet) startFloor(ctx context.Context, o *Origin) (*Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.startSelf(ctx, Floor, "floor", "--dir", dir, "--upstream", o.Registry)
+	t, err := f.startSelf(ctx, Floor, "floor", "--dir", dir, "--upstream", o.Registry)
+	if t != nil {
+		t.Cache = dir
+	}
+	return t, err
 }

@@ -29,7 +29,7 @@ http {
   keepalive_requests 1000000000;
   client_body_temp_path {{.Dir}}/t1; proxy_temp_path {{.Dir}}/t2; fastcgi_temp_path {{.Dir}}/t3;
   uwsgi_temp_path {{.Dir}}/t4; scgi_temp_path {{.Dir}}/t5;
-{{if .Upstream}}  proxy_cache_path {{.Dir}}/cache levels=1:2 keys_zone=c:64m max_size=20g inactive=1d use_temp_path=off;
+{{if .Upstream}}  proxy_cache_path {{.Cache}} levels=1:2 keys_zone=c:64m max_size={{.Limit}} inactive=1d use_temp_path=off;
   upstream origin { server {{.Upstream}}; keepalive 64; keepalive_requests 1000000000; }
 {{end}}  server {
     listen {{.Listen}} backlog=1024;
@@ -49,7 +49,7 @@ http {
 }
 `
 
-func (f *Fleet) startNginx(ctx context.Context, name string, o *Origin) (*Target, error) {
+func (f *Fleet) startNginx(ctx context.Context, name string, o *Origin, set Setting) (*Target, error) {
 	dir, err := f.folder(name)
 	if err != nil {
 		return nil, err
@@ -58,8 +58,13 @@ func (f *Fleet) startNginx(ctx context.Context, name string, o *Origin) (*Target
 	if err != nil {
 		return nil, err
 	}
+	cache := set.Cache
+	if cache == "" {
+		cache = filepath.Join(dir, "cache")
+	}
 	values := map[string]any{
 		"Root": os.Geteuid() == 0, "Dir": dir, "Listen": addr, "Files": f.Files(), "Log": name == NginxLog, "Upstream": "",
+		"Cache": cache, "Limit": set.limit(),
 	}
 	if name != NginxFiles {
 		u, err := url.Parse(o.Registry)
@@ -80,6 +85,6 @@ func (f *Fleet) startNginx(ctx context.Context, name string, o *Origin) (*Target
 	if err := os.WriteFile(conf, []byte(text.String()), 0o644); err != nil {
 		return nil, fmt.Errorf("nginx.conf: %w", err)
 	}
-	t := &Target{Name: name, Base: "http://" + addr, dir: dir}
+	t := &Target{Name: set.label(name), Base: "http://" + addr, Cache: cache, dir: dir}
 	return t, f.launch(ctx, t, proc.Spec{Path: f.opts.Nginx, Args: []string{"-c", conf, "-p", dir}, Log: filepath.Join(dir, "log")})
 }

@@ -73,6 +73,10 @@ func Peak(pids []int) (int64, error) { return status(pids, "VmHWM:") }
 // Resident returns the present resident memory in bytes.
 func Resident(pids []int) (int64, error) { return status(pids, "VmRSS:") }
 
+// Anonymous returns the present anonymous memory in bytes: heap and stacks, without
+// mapped files, whose pages the kernel takes back when it wants them.
+func Anonymous(pids []int) (int64, error) { return status(pids, "RssAnon:") }
+
 func status(pids []int, field string) (int64, error) {
 	var total int64
 	for i, pid := range pids {

@@ -68,7 +68,12 @@ func (s *Samples) Max(k Key) float64 {
 func (s *Samples) Ratio(k Key, base string) float64 {
 	b := k
 	b.Peer = base
-	xs, ys := s.Values(k), s.Values(b)
+	return s.Against(k, b)
+}
+
+// Against is Ratio for any two keys whose rounds were interleaved.
+func (s *Samples) Against(k, base Key) float64 {
+	xs, ys := s.Values(k), s.Values(base)
 	n := min(len(xs), len(ys))
 	rs := make([]float64, 0, n)
 	for i := range n {

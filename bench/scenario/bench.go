@@ -33,6 +33,13 @@ type Bench struct {
 	Window time.Duration
 	// Quick leaves out the largest cases: figures that need them are not measured.
 	Quick bool
+	// ScaleBlobs is how many blobs the scenario scale has; 0 = a million.
+	ScaleBlobs int
+	// KeepScale is a folder that keeps these blobs from one run to the next; "" =
+	// they are made anew. KeepIndex keeps the daemon's index of them, too, so that
+	// nothing is adopted and the rate of that not measured.
+	KeepScale string
+	KeepIndex bool
 	// Logf tells the user what is going on.
 	Logf func(format string, args ...any)
 
@@ -58,6 +65,11 @@ func All() []Scenario {
 		{"many-small", "2,000 cold 64 KiB blobs, 16 clients", (*Bench).manySmall},
 		{"memory", "peak memory under fast, slow and many readers", (*Bench).memory},
 		{"start", "stop, start and first hit with 10,000 blobs cached", (*Bench).start},
+		{"scale", "a million blobs: adopting them, starts, memory, latency of hits against a thousand", (*Bench).scale},
+		{"storm", "latency of hits beside a storm of fills, and with a slow disk under the index", (*Bench).storm},
+		{"evict", "filling a full cache against an empty one; 1.6 GiB through a cap of 256 MiB", (*Bench).evict},
+		{"disk", "what 100,000 blobs of 4 KiB take on the disk", (*Bench).disk},
+		{"syncs", "how many fsyncs 1,000 small fills cost", (*Bench).syncs},
 	}
 }
 
@@ -197,7 +209,7 @@ func pullOnce(ctx context.Context, t *peer.Target, path string, l origin.Layer) 
 		return err
 	}
 	defer c.Close()
-	_, err = get(ctx, c, path, l, load.Sink{CRC: true, SHA256: true})
+	_, err = get(ctx, c, path, l, load.Sink{SHA256: true})
 	return err
 }
 

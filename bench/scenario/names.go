@@ -10,23 +10,55 @@ import (
 
 // Metrics.
 const (
-	rateGB        = "GB/s"
-	cpuGB         = "CPU s/GB"
-	requestRate   = "requests/s"
-	cpuRequest    = "CPU µs/request"
-	firstSlowest  = "first byte, slowest, ms"
-	firstMedian   = "first byte, median, ms"
-	upstreamBytes = "upstream bytes / size"
-	upstreamCount = "upstream bodies"
-	lastDone      = "last done / ideal"
-	peakMemory    = "peak MiB"
-	followerFirst = "follower's first byte, ms"
-	followerDone  = "follower done, s"
-	coldSeconds   = "cold s"
-	warmSeconds   = "warm s"
-	blobRate      = "blobs/s"
-	connections   = "upstream connections"
-	startToHit    = "start to first hit, ms"
+	rateGB         = "GB/s"
+	cpuGB          = "CPU s/GB"
+	requestRate    = "requests/s"
+	cpuRequest     = "CPU µs/request"
+	firstSlowest   = "first byte, slowest, ms"
+	firstMedian    = "first byte, median, ms"
+	upstreamBytes  = "upstream bytes / size"
+	upstreamCount  = "upstream bodies"
+	lastDone       = "last done / ideal"
+	peakMemory     = "peak MiB"
+	followerFirst  = "follower's first byte, ms"
+	followerDone   = "follower done, s"
+	coldSeconds    = "cold s"
+	warmSeconds    = "warm s"
+	blobRate       = "blobs/s"
+	connections    = "upstream connections"
+	startToHit     = "start to first hit, ms"
+	p50            = "p50 ms"
+	p99            = "p99 ms"
+	adoptRate      = "adopted, blobs/s"
+	anonAfterHits  = "RssAnon after 100,000 random hits, MiB"
+	syncsBlob      = "fsyncs/blob"
+	overCap        = "highest use / cap"
+	allocatedRatio = "allocated / blob bytes"
+	cpuBlob        = "CPU µs/blob"
+)
+
+// What was done, where that is the column and not a peer.
+const (
+	startClean    = "after a clean stop"
+	startKilled   = "after kill -9"
+	startUncached = "index not in the page cache"
+	hitProbe      = "36 KiB, from the disk"
+	hitAny        = "any blob"
+	stormIdle     = "idle"
+	stormSame     = "300 fills/s beside"
+	stormOther    = "300 fills/s through another cistern"
+	floodSame     = "fills of 8 clients beside"
+	floodOther    = "fills of 8 clients through another cistern"
+	slowIdle      = "traced, idle"
+	slowNot       = "traced, 30 fills/s beside"
+	slowSecond    = "traced, 30 fills/s beside, fsync of index.db takes a second"
+	syncsFast     = "1,000 fills of 16 KiB, 16 clients"
+	syncsPaced    = "1,000 fills of 16 KiB, 100/s"
+	emptyPeer     = "cistern, not full"
+	full64K       = "64 KiB blobs into a cache of 512 MiB"
+	full1M        = "1 MiB blobs into a cache of 512 MiB"
+	throughCap    = "1 MiB blobs through 256 MiB, 32 clients"
+	hitFirstTime  = "36 KiB, each for the first time, 8 clients"
 )
 
 // Names of cases that do not depend on anything.
@@ -63,3 +95,7 @@ func manyCase(variant string, rtt time.Duration) string {
 }
 
 func startCase(blobs int) string { return fmt.Sprintf("%d blobs of 4 KiB", blobs) }
+
+func scaleCase(blobs int) string { return fmt.Sprintf("%d blobs", blobs) }
+
+func diskCase(blobs int) string { return fmt.Sprintf("%d blobs of 4 KiB", blobs) }

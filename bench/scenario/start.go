@@ -59,17 +59,10 @@ func (b *Bench) restart(ctx context.Context, o *peer.Origin, t *peer.Target, cas
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	for {
-		if err = pullOnce(ctx, t, blobPath(im, l), l); err == nil {
-			break
-		}
-		if serr := sleep(ctx, time.Millisecond); serr != nil {
-			return fmt.Errorf("no hit after the start: %w", err)
-		}
+	took, err := firstHit(ctx, t, started, blobPath(im, l), l)
+	if err != nil {
+		return err
 	}
-	took := time.Since(started)
 	n, err := o.Counters(ctx)
 	if err != nil {
 		return err
@@ -83,4 +76,20 @@ func (b *Bench) restart(ctx context.Context, o *peer.Origin, t *peer.Target, cas
 	b.add(cas, t.Name, "resident then, MiB", float64(rss)/mib)
 	b.add(cas, t.Name, upstreamCount, float64(n.Bodies))
 	return nil
+}
+
+// firstHit pulls a blob, again and again until that works, and returns how long
+// after the start it was there.
+func firstHit(ctx context.Context, t *peer.Target, started time.Time, path string, l origin.Layer) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for {
+		err := pullOnce(ctx, t, path, l)
+		if err == nil {
+			return time.Since(started), nil
+		}
+		if serr := sleep(ctx, time.Millisecond); serr != nil {
+			return 0, fmt.Errorf("no hit after the start: %w", err)
+		}
+	}
 }

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"cistern/bench/load"
 	"cistern/bench/origin"
 	"cistern/bench/peer"
-	"cistern/bench/proc"
 	"cistern/bench/stat"
 )
 
@@ -169,112 +167,18 @@ func (b *Bench) warmSmall(ctx context.Context) error {
 }
 
 func (b *Bench) smallWindow(ctx context.Context, t *peer.Target, cas string, clients int, paths []string, length int64) error {
-	var done atomic.Int64
-	times := make([][]float64, clients)
-	w := window{clients: clients, length: min(b.Window, time.Second), progress: done.Load, loop: func(ctx context.Context, i int, c *load.Client) error {
-		start := time.Now()
-		resp, err := c.Do(ctx, load.Request{Path: paths[(i+len(times[i]))%len(paths)], Accept: accept})
-		if err != nil {
-			return err
-		}
-		if resp.Status != 200 || resp.Length != length {
-			return fmt.Errorf("status %d and %d bytes, want 200 and %d", resp.Status, resp.Length, length)
-		}
-		if err := c.Skip(ctx, resp); err != nil {
-			return err
-		}
-		times[i] = append(times[i], ms(time.Since(start)))
-		done.Add(1)
-		return nil
+	h := hits{clients: clients, length: min(b.Window, time.Second), next: func(client, n int) (string, int64) {
+		return paths[(client+n)%len(paths)], length
 	}}
-	r, err := w.run(ctx, t)
+	r, err := h.run(ctx, t)
 	if err != nil {
 		return fmt.Errorf("%s: %s: %w", t.Name, cas, err)
-	}
-	var all []float64
-	for _, ts := range times {
-		all = append(all, ts...)
 	}
 	b.add(cas, t.Name, requestRate, float64(r.done)/r.took.Seconds())
 	if t.Local() {
 		b.add(cas, t.Name, cpuRequest, us(r.cpu)/float64(r.done))
 	}
-	b.add(cas, t.Name, "p50 ms", stat.Percentile(all, 50))
-	b.add(cas, t.Name, "p99 ms", stat.Percentile(all, 99))
+	b.add(cas, t.Name, p50, stat.Percentile(r.times, 50))
+	b.add(cas, t.Name, p99, stat.Percentile(r.times, 99))
 	return nil
-}
-
-// window is a load of so many clients for so long.
-type window struct {
-	clients       int
-	receiveBuffer int // of the clients' sockets; 0 = the kernel's choice
-	length        time.Duration
-	loop          func(ctx context.Context, client int, c *load.Client) error // one request
-	progress      func() int64
-}
-
-type windowResult struct {
-	done int64
-	took time.Duration
-	cpu  time.Duration
-}
-
-// run starts the clients, lets them get going, and measures until the window ends.
-func (w window) run(ctx context.Context, t *peer.Target) (windowResult, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	over := errors.New("window over")
-	for i := range w.clients {
-		c, err := load.New(load.Options{Base: t.Base, ReceiveBuffer: w.receiveBuffer})
-		if err != nil {
-			return windowResult{}, err
-		}
-		wg.Go(func() {
-			defer c.Close()
-			for ctx.Err() == nil {
-				if err := w.loop(ctx, i, c); err != nil {
-					cancel(err) // the first cause stays
-					return
-				}
-			}
-		})
-	}
-	r, err := w.measure(ctx, t)
-	cancel(over)
-	wg.Wait()
-	if cause := context.Cause(ctx); !errors.Is(cause, over) {
-		return r, cause
-	}
-	return r, err
-}
-
-func (w window) measure(ctx context.Context, t *peer.Target) (windowResult, error) {
-	if err := sleep(ctx, ramp); err != nil {
-		return windowResult{}, nil // the clients' error is the one to tell
-	}
-	var r windowResult
-	cpu, err := proc.CPU(t.Pids)
-	if err != nil {
-		return r, err
-	}
-	start, before := time.Now(), w.progress()
-	if err := sleep(ctx, w.length); err != nil {
-		return r, nil
-	}
-	r.done, r.took = w.progress()-before, time.Since(start)
-	after, err := proc.CPU(t.Pids)
-	r.cpu = after - cpu
-	return r, err
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -1,0 +1,101 @@
+// Package disk looks at file systems from the outside: how much a folder takes,
+// how full a file system is, and one of its own for what is measured. It
+// formats nothing but images that it has made itself. Linux only.
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Allocated adds the blocks of everything below dir, folders and dir itself
+// included, in bytes: what du says. Files that go meanwhile do not count.
+func Allocated(dir string) (int64, error) {
+	var total int64
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			total += st.Blocks * 512
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("allocated: %w", err)
+	}
+	return total, nil
+}
+
+// Used is what is not free on the file system that holds dir, in bytes: unlinked
+// files that are still open, and blocks promised but not yet written, included.
+func Used(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("statfs %s: %w", dir, err)
+	}
+	return int64(st.Blocks-st.Bfree) * st.Bsize, nil
+}
+
+// Flush writes back all that waits in memory for the file system that holds dir:
+// between two measurements, so that the second does not pay for the first.
+func Flush(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("flush: %w", err)
+	}
+	defer d.Close()
+	if err := unix.Syncfs(int(d.Fd())); err != nil {
+		return fmt.Errorf("flush %s: %w", dir, err)
+	}
+	return nil
+}
+
+// Uncache has the kernel forget the pages of one file, as after a reboot.
+func Uncache(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return fmt.Errorf("uncache: %w", err)
+	}
+	defer f.Close()
+	if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)); err != nil {
+		return fmt.Errorf("uncache %s: %w", name, err)
+	}
+	return nil
+}
+
+// Watch samples Used of the file system that holds dir until ctx ends, every few
+// milliseconds, and returns the highest value and how many samples there were.
+func Watch(ctx context.Context, dir string, every time.Duration) (highest int64, samples int, err error) {
+	highest = math.MinInt64
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		n, err := Used(dir)
+		if err != nil {
+			return 0, samples, err
+		}
+		highest, samples = max(highest, n), samples+1
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return highest, samples, nil
+		}
+	}
+}

@@ -1,0 +1,80 @@
+package disk_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"cistern/bench/disk"
+)
+
+func TestAllocated(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	before, err := disk.Allocated(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "a"), make([]byte, 10_000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := disk.Flush(dir); err != nil {
+		t.Fatal(err)
+	}
+	after, err := disk.Allocated(dir)
+	if err != nil || after-before < 10_000 || after-before > 100_000 {
+		t.Errorf("allocated %d, then %d, %v", before, after, err)
+	}
+	if err := disk.Uncache(filepath.Join(dir, "a")); err != nil {
+		t.Error(err)
+	}
+	if _, err := disk.Allocated(filepath.Join(dir, "none")); err != nil {
+		t.Errorf("of what is not there: %v", err)
+	}
+}
+
+// The highest value counts, also when it has gone since.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	high, n, err := disk.Watch(ctx, t.TempDir(), time.Millisecond)
+	if err != nil || n < 2 || high <= 0 {
+		t.Errorf("%d after %d samples, %v", high, n, err)
+	}
+	if _, _, err := disk.Watch(ctx, "/no/such/folder", time.Millisecond); err == nil {
+		t.Error("watched what is not there")
+	}
+}
+
+// Where a volume can be made it is empty, counts what is written and goes again;
+// elsewhere the error says that it cannot.
+func TestVolume(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	v, err := disk.NewVolume(t.Context(), filepath.Join(dir, "v"), 64<<20, 0)
+	if errors.Is(err, disk.ErrNoVolume) {
+		if left, lerr := os.ReadDir(dir); lerr != nil || len(left) != 0 {
+			t.Errorf("left behind: %v, %v", left, lerr)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(v.Dir, "a"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Error(err)
+	}
+	if used, err := disk.Used(v.Dir); err != nil || used-v.Base < 1<<20 || used-v.Base > 2<<20 {
+		t.Errorf("used %d over %d, %v", used, v.Base, err)
+	}
+	if err := v.Close(); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}

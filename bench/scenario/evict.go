@@ -1,0 +1,222 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cistern/bench/disk"
+	"cistern/bench/load"
+	"cistern/bench/origin"
+	"cistern/bench/peer"
+	"cistern/bench/shape"
+)
+
+// A full cache: its cap, and the blobs that are pushed through it.
+const (
+	fullCap   = 512 << 20
+	throughMB = 256 // the cap of what 1.6 GiB are pushed through, in MiB
+)
+
+// evict measures what evicting costs: fills into a cache that is full against fills
+// into one that is not, of the same program; then a working set six times the cap,
+// against nginx, with the highest use of a file system of its own.
+func (b *Bench) evict(ctx context.Context) error {
+	return errors.Join(b.fullAgainstEmpty(ctx), b.through(ctx))
+}
+
+type fullCase struct {
+	name              string
+	prefill, pullEach string // shapes: what fills the cap, and one round's fills
+}
+
+func (b *Bench) fullCases() []fullCase {
+	if b.Quick {
+		return []fullCase{{full64K, "9000x64k", "500x64k"}, {full1M, "540x1m", "50x1m"}}
+	}
+	return []fullCase{{full64K, "9000x64k", "2000x64k"}, {full1M, "540x1m", "300x1m"}}
+}
+
+// room makes a folder for caches, on a file system of its own where that can be;
+// done unmounts it.
+func (b *Bench) room(ctx context.Context, name string, size int64, inodeBytes int) (v *disk.Volume, done func() error, err error) {
+	v, err = b.Fleet.Volume(ctx, name, size, inodeBytes)
+	if errors.Is(err, disk.ErrNoVolume) {
+		b.Logf("%s: %v: the caches lie in the temporary folder, its use is not measured", b.scenario, err)
+		dir, err := b.Fleet.Folder(name)
+		return &disk.Volume{Dir: dir}, func() error { return nil }, err
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return v, func() error { return b.Fleet.Discard(v) }, nil
+}
+
+// fullAgainstEmpty has both daemons up and fills them in turn.
+func (b *Bench) fullAgainstEmpty(ctx context.Context) error {
+	if len(b.only(peer.Cistern)) == 0 {
+		return nil
+	}
+	o, err := b.Fleet.Origin(ctx, peer.Plain)
+	if err != nil {
+		return err
+	}
+	for _, c := range b.fullCases() {
+		v, done, err := b.room(ctx, "evict", 8<<30, 0)
+		if err != nil {
+			return err
+		}
+		full, err := b.Fleet.StartWith(ctx, peer.Cistern, o, peer.Setting{Cache: v.Dir + "/full", Limit: fullCap})
+		if err != nil {
+			return errors.Join(err, done())
+		}
+		empty, err := b.Fleet.StartWith(ctx, peer.Cistern, o, peer.Setting{Label: emptyPeer, Cache: v.Dir + "/empty"})
+		if err != nil {
+			return errors.Join(err, b.Fleet.Stop(full), done())
+		}
+		err = errors.Join(b.fullRounds(ctx, o, c, full, empty), b.Fleet.Stop(full), b.Fleet.Stop(empty), done())
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+	return nil
+}
+
+func (b *Bench) fullRounds(ctx context.Context, o *peer.Origin, c fullCase, full, empty *peer.Target) error {
+	im, err := o.Image(ctx, "evict/"+c.prefill, b.fresh("p"))
+	if err != nil {
+		return err
+	}
+	if err := pullBlobs(ctx, full.Base, &load.Tokens{}, im, im.Layers, 16); err != nil {
+		return err
+	}
+	for range b.Rounds {
+		for _, t := range []*peer.Target{full, empty} {
+			im, err := o.Image(ctx, "evict/"+c.pullEach, b.fresh("e"))
+			if err != nil {
+				return err
+			}
+			before, err := t.Metric(ctx, "cistern_evicted_blobs_total")
+			if err != nil {
+				return err
+			}
+			if err := b.fillRound(ctx, o, t, c.name, im, 16); err != nil {
+				return fmt.Errorf("%s: %w", t.Name, err)
+			}
+			after, err := t.Metric(ctx, "cistern_evicted_blobs_total")
+			if err != nil {
+				return err
+			}
+			// About one in the full cache: that it is full is part of what is claimed.
+			b.add(c.name, t.Name, "evicted/fill", (after-before)/float64(len(im.Layers)))
+		}
+	}
+	return nil
+}
+
+// fillRound pulls the layers of an image and records the rate and what it cost. What
+// went past the disk (no room in time) would be fast and no fill: it is told.
+func (b *Bench) fillRound(ctx context.Context, o *peer.Origin, t *peer.Target, cas string, im origin.Image, clients int) error {
+	if err := errors.Join(link(ctx, o, shape.Spec{}), flush(t)); err != nil {
+		return err
+	}
+	var unbacked float64
+	var err error
+	if t.Admin != "" {
+		if unbacked, err = t.Metric(ctx, "cistern_fills_unbacked_total"); err != nil {
+			return err
+		}
+	}
+	start := time.Now()
+	cpu, err := cost(t, func() error { return pullBlobs(ctx, t.Base, &load.Tokens{}, im, im.Layers, clients) })
+	if err != nil {
+		return err
+	}
+	took, n := time.Since(start), float64(len(im.Layers))
+	b.add(cas, t.Name, blobRate, n/took.Seconds())
+	b.add(cas, t.Name, cpuBlob, us(cpu)/n)
+	if t.Admin == "" {
+		return nil
+	}
+	after, err := t.Metric(ctx, "cistern_fills_unbacked_total")
+	b.add(cas, t.Name, "fills past the disk", after-unbacked)
+	return err
+}
+
+// through pushes 1.6 GiB of 1 MiB blobs through a cap of 256 MiB with 32 clients, and
+// watches the file system, of which each peer has one.
+func (b *Bench) through(ctx context.Context) (err error) {
+	o, err := b.Fleet.Origin(ctx, peer.Plain)
+	if err != nil {
+		return err
+	}
+	var ts []*peer.Target
+	volumes := map[*peer.Target]*disk.Volume{}
+	// In this order: the processes, then what they lie on.
+	var stops, dones []func() error
+	defer func() {
+		for _, f := range append(stops, dones...) {
+			err = errors.Join(err, f())
+		}
+	}()
+	for _, name := range b.only(peer.NginxCache, peer.Cistern) {
+		v, done, err := b.room(ctx, "through", 3<<30, 0)
+		if err != nil {
+			return err
+		}
+		dones = append(dones, done)
+		t, err := b.Fleet.StartWith(ctx, name, o, peer.Setting{Cache: v.Dir + "/cache", Limit: throughMB << 20})
+		if err != nil {
+			return err
+		}
+		stops = append(stops, func() error { return b.Fleet.Stop(t) })
+		ts, volumes[t] = append(ts, t), v
+	}
+	for range b.ColdRounds {
+		for _, t := range ts {
+			if err := b.throughOnce(ctx, o, t, volumes[t]); err != nil {
+				return fmt.Errorf("%s: %w", t.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// sampleEvery is how often the use of the file system is looked at.
+const sampleEvery = time.Millisecond
+
+func (b *Bench) throughOnce(ctx context.Context, o *peer.Origin, t *peer.Target, v *disk.Volume) error {
+	shape := "1600x1m"
+	if b.Quick {
+		shape = "600x1m"
+	}
+	im, err := o.Image(ctx, "through/"+shape, b.fresh("t"))
+	if err != nil {
+		return err
+	}
+	watch, over := context.WithCancel(ctx)
+	defer over()
+	type seen struct {
+		high    int64
+		samples int
+		err     error
+	}
+	result := make(chan seen, 1)
+	go func() {
+		high, n, err := disk.Watch(watch, v.Dir, sampleEvery)
+		result <- seen{high, n, err}
+	}()
+	err = b.fillRound(ctx, o, t, throughCap, im, 32)
+	if err == nil {
+		err = sleep(ctx, settle) // until the checkpoint, which must not go over it either
+	}
+	over()
+	s := <-result
+	if err := errors.Join(err, s.err); err != nil || v.Base == 0 {
+		return err
+	}
+	b.add(throughCap, t.Name, overCap, float64(s.high-v.Base)/(throughMB<<20))
+	b.add(throughCap, t.Name, "samples of statfs", float64(s.samples))
+	return nil
+}

@@ -1,0 +1,27 @@
+package scenario
+
+import (
+	"strings"
+	"testing"
+)
+
+// Each call counts once, also where the tracer wrote it in two lines, and what is
+// not of the cache does not.
+func TestClassify(t *testing.T) {
+	t.Parallel()
+	hex := strings.Repeat("ab", 32)
+	log := strings.Join([]string{
+		"11 1.0 fdatasync(7</c/index.db>) = 0",
+		"12 1.1 fsync(8</c/fills/sha256/ab/" + hex + ">) = 0",
+		"12 1.2 fsync(9</c/fills/sha256/ab>) = 0",
+		"12 1.3 fdatasync(7</c/index.db> <unfinished ...>",
+		"11 1.4 fsync(8</c/blobs/sha256/ab/" + hex + ">) = 0 (DELAYED)",
+		"12 1.5 <... fdatasync resumed>) = 0",
+		"13 1.6 fsync(3</var/log/x>) = 0",
+		"13 1.7 +++ exited with 0 +++",
+	}, "\n")
+	index, files, folders := classify(log, "/c")
+	if index != 2 || files != 2 || folders != 1 {
+		t.Errorf("index %d, files %d, folders %d, want 2, 2, 1", index, files, folders)
+	}
+}
