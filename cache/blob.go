@@ -81,7 +81,7 @@ func (c *Cache) hit(ctx context.Context, repo *Repository, d oci.Digest) (*Conte
 		return nil, nil
 	}
 	c.touch(d, time.Now())
-	return &Content{Descriptor: describe(rec), Since: rec.FirstSeen, Reader: &Reader{c: c, ctx: ctx, size: rec.Size, file: f}}, nil
+	return &Content{Descriptor: describe(rec), Since: rec.FirstSeen, Reader: &Reader{c: c, ctx: ctx, size: rec.Size, file: f, rec: rec, repo: repo}}, nil
 }
 
 // allowBlob is allow for a blob. What is a manifest here is no blob, so that

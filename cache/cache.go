@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -17,8 +16,12 @@ import (
 	"cistern/cache/blob"
 	"cistern/cache/flight"
 	"cistern/cache/index"
+	"cistern/internal/durable"
 	"cistern/internal/oci"
 )
+
+// indexName is the index's file in the cache directory.
+const indexName = "index.db"
 
 // Bounds that DESIGN section 7 fixes.
 const (
@@ -44,48 +47,67 @@ type Options struct {
 	StopAbandoned bool                     // stop a fill when its last reader leaves; it can be resumed
 	HotBytes      int64                    // of small objects in memory; 0: 16 MiB
 	Log           *zap.Logger              // nil: none
+
+	// For tests: a file system that fails or crashes, and an index that does.
+	fs       durable.FS    // nil: the real one on Dir
+	indexDir string        // where the index lies if fs is no real one
+	index    index.Options // the zero value but in tests
+}
+
+// indexPath is where the index lies.
+func (o Options) indexPath() string {
+	if o.indexDir != "" {
+		return filepath.Join(o.indexDir, indexName)
+	}
+	return filepath.Join(o.Dir, indexName)
 }
 
 // Cache is one cache directory in use. Its methods are safe for concurrent use.
 type Cache struct {
 	o     Options
 	log   *zap.Logger
-	store *blob.Store  // nil: no disk, see degraded
-	index *index.Index // nil when store is
+	store *blob.Store                 // nil: no disk, see degraded
+	idx   atomic.Pointer[index.Index] // nil when store is; see renewIndex
 	hot   *hotSet
 
 	flights  flight.Group[oci.Digest, *fill]
 	shared   singleflight.Group // manifests, resolves, proofs, documents
 	negative *lru.Cache[question, refused]
 	docs     *lru.Cache[string, *Document]
-	grants   *lru.Cache[grantKey, struct{}]
+	grants   *lru.Cache[oci.Digest, holders]
 	tags     *lru.Cache[oci.Reference, index.Tag]
 
 	mu         sync.Mutex // guards all below; taken last
-	pending    map[oci.Digest]index.Record
+	pending    map[oci.Digest]fresh
+	gone       map[oci.Digest]departed     // since the last checkpoint took them
+	leaving    map[oci.Digest]departed     // of the checkpoint that runs
+	doubted    map[oci.Digest]index.Record // see settle
+	turn       uint64                      // of the last blob that was admitted
 	touched    map[oci.Digest]time.Time
 	newTags    map[oci.Reference]index.Tag
 	goneTags   map[oci.Reference]struct{}
-	newGrant   map[grantKey]time.Time
+	newGrant   map[oci.Digest]map[oci.Repository]time.Time
 	writing    map[oci.Digest]struct{}    // see claim
+	donors     map[oci.Digest]*donor      // see mend
 	refreshing map[oci.Reference]struct{} // see refreshLater
-
-	rebuilding atomic.Bool // see takeUp
-	degraded   string      // why nothing is kept until a restart
-	trouble    string      // why the last blob was not kept
+	degraded   string                     // why nothing is kept
+	trouble    string                     // why the last blob was not kept
 	closing    bool
 
-	// commit is held while records and files are changed together: records
-	// written and files renamed by a checkpoint, files unlinked and records
-	// deleted by an eviction. Taken before mu.
-	commit sync.Mutex
-	// syncing is held by the one checkpoint that runs. Taken before commit.
+	rebuild rebuild
+	stalls  atomic.Int64 // operations of fills that the disk has not come back from
+
+	// files is held while a file and what is known of it change together: a
+	// removal, a promotion, a new label. One blob at a time. Taken before mu.
+	files sync.Mutex
+	// syncing is held by the one checkpoint that runs. Taken before files.
 	syncing sync.Mutex
+	renewed time.Time // when a broken index was last replaced; guarded by syncing
 
 	wake   chan struct{} // a checkpoint is wanted now
 	ctx    context.Context
 	cancel context.CancelFunc
-	work   sync.WaitGroup // fills, shared requests, background questions
+	work   sync.WaitGroup // fills, shared requests, background questions, the rebuilding
 	loops  sync.WaitGroup // the keeper, the evictor
 	stop   chan struct{}  // ends the loops
 	chunks sync.Pool      // *[chunk]byte, one for each fill
@@ -95,6 +117,7 @@ type Cache struct {
 type counters struct {
 	resumed, unverified, checkpoints, unbacked atomic.Uint64
 	evictedBytes, evictedBlobs                 atomic.Uint64
+	mended, stalled, damaged                   atomic.Uint64
 	evictedAge                                 atomic.Int64 // nanoseconds
 	readers                                    atomic.Int64
 	byUpstream                                 sync.Map // upstream -> *upstreamCounters
@@ -123,20 +146,7 @@ func Open(o Options) (*Cache, error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	c := &Cache{
-		o: o, log: o.Log, hot: newHotSet(o.HotBytes),
-		pending: map[oci.Digest]index.Record{}, touched: map[oci.Digest]time.Time{},
-		newTags: map[oci.Reference]index.Tag{}, goneTags: map[oci.Reference]struct{}{}, newGrant: map[grantKey]time.Time{},
-		writing: map[oci.Digest]struct{}{}, refreshing: map[oci.Reference]struct{}{},
-		wake: make(chan struct{}, 1), stop: make(chan struct{}),
-	}
-	// The sizes are constants above zero: New cannot fail.
-	c.negative, _ = lru.New[question, refused](negativeKept)
-	c.docs, _ = lru.New[string, *Document](documentsKept)
-	c.grants, _ = lru.New[grantKey, struct{}](grantsKept)
-	c.tags, _ = lru.New[oci.Reference, index.Tag](tagsKept)
-	c.chunks.New = func() any { return new([chunk]byte) }
-	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c := newCache(o)
 	if err := c.openDisk(); err != nil {
 		c.cancel()
 		return nil, err
@@ -149,9 +159,28 @@ func Open(o Options) (*Cache, error) {
 	return c, nil
 }
 
+func newCache(o Options) *Cache {
+	c := &Cache{
+		o: o, log: o.Log, hot: newHotSet(o.HotBytes),
+		pending: map[oci.Digest]fresh{}, gone: map[oci.Digest]departed{}, doubted: map[oci.Digest]index.Record{},
+		touched: map[oci.Digest]time.Time{}, newTags: map[oci.Reference]index.Tag{}, goneTags: map[oci.Reference]struct{}{},
+		newGrant: map[oci.Digest]map[oci.Repository]time.Time{}, writing: map[oci.Digest]struct{}{},
+		donors: map[oci.Digest]*donor{}, refreshing: map[oci.Reference]struct{}{},
+		wake: make(chan struct{}, 1), stop: make(chan struct{}),
+	}
+	// The sizes are constants above zero: New cannot fail.
+	c.negative, _ = lru.New[question, refused](negativeKept)
+	c.docs, _ = lru.New[string, *Document](documentsKept)
+	c.grants, _ = lru.New[oci.Digest, holders](grantsKept)
+	c.tags, _ = lru.New[oci.Reference, index.Tag](tagsKept)
+	c.chunks.New = func() any { return new([chunk]byte) }
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c
+}
+
 // openDisk opens store and index, or notes why there is no disk to use.
 func (c *Cache) openDisk() error {
-	store, err := blob.Open(blob.Options{Dir: c.o.Dir, Limit: c.o.Limit, MinFree: c.o.MinFree})
+	store, err := blob.Open(blob.Options{Dir: c.o.Dir, Limit: c.o.Limit, MinFree: c.o.MinFree, FS: c.o.fs})
 	if errors.Is(err, blob.ErrLocked) || errors.Is(err, blob.ErrVersion) {
 		return err
 	}
@@ -159,7 +188,7 @@ func (c *Cache) openDisk() error {
 		c.noDisk(err)
 		return nil
 	}
-	x, lost, err := openIndex(filepath.Join(c.o.Dir, "index.db"))
+	x, lost, err := openIndex(store, c.o)
 	if err != nil {
 		cerr := store.Close()
 		if errors.Is(err, index.ErrVersion) || errors.Is(err, index.ErrLocked) {
@@ -168,14 +197,17 @@ func (c *Cache) openDisk() error {
 		c.noDisk(err)
 		return nil
 	}
-	c.store, c.index = store, x
+	c.store = store
+	c.idx.Store(x)
 	_, blobs := x.Totals().Sum()
 	store.AddUsed(blobs + x.Footprint())
 	c.settle()
 	if lost != nil {
-		c.log.Error("the index was damaged and is built anew: blobs are hashed again, tags are lost", zap.Error(lost))
+		c.log.Error("the index is damaged and is built anew: blobs are hashed again", zap.Error(lost))
 	}
-	c.takeUp(lost != nil || x.Fresh())
+	if store.Unproven() {
+		c.takeUp(lost != nil, true)
+	}
 	return nil
 }
 
@@ -184,33 +216,22 @@ func (c *Cache) noDisk(err error) {
 	c.log.Error("the cache directory cannot be used: everything is streamed, nothing is kept", zap.String("dir", c.o.Dir), zap.Error(err))
 }
 
-// openIndex opens the index; a broken one is put aside and replaced by an
-// empty one, and lost says what was wrong with it.
-func openIndex(path string) (x *index.Index, lost, err error) {
-	x, err = index.Open(path, index.Options{})
-	if !errors.Is(err, index.ErrBroken) {
-		return x, nil, err
-	}
-	lost = err
-	if err := os.Rename(path, path+brokenSuffix); err != nil {
-		return nil, lost, fmt.Errorf("putting the broken index aside: %w", err)
-	}
-	x, err = index.Open(path, index.Options{})
-	return x, lost, err
-}
-
-// settle looks through what earlier fills left: a recorded blob that was not
-// renamed yet becomes one, and what cannot be trusted goes. It looks at fills/
-// only.
+// settle looks through what earlier fills left, which is in fills/ only. A file
+// there that has a record of its size is most likely that blob, not yet renamed
+// when the process ended. It may also be a later one: a blob was evicted and was
+// being fetched again, and its old record was not yet deleted. So it is
+// doubted: its digest decides, in the background or when it is asked for.
 func (c *Cache) settle() {
 	for d, size := range c.store.Fills() {
-		rec, ok, err := c.index.Get(d)
+		rec, ok, err := c.idx.Load().Get(d)
 		switch {
 		case err != nil:
 			c.indexFailed(err)
 			return
 		case ok && rec.Size == size:
-			err = c.store.Promote(d)
+			c.doubted[d] = rec
+			c.store.AddUsed(-rec.Allocated) // the file counts, and not twice
+			continue
 		case !c.store.SameBoot():
 			err = c.store.Remove(d, 0)
 		default:
@@ -223,7 +244,9 @@ func (c *Cache) settle() {
 	}
 	if err := c.store.Settle(); err != nil {
 		c.diskFailed("settling what earlier fills left", err)
+		return
 	}
+	c.proveDoubted()
 }
 
 // Close stops the fills, which stay on disk for the next start, writes a last
@@ -239,7 +262,8 @@ func (c *Cache) Close() error {
 	if c.store == nil {
 		return nil
 	}
-	return errors.Join(c.index.Close(), c.store.Close())
+	c.dropDonors()
+	return errors.Join(c.idx.Load().Close(), c.store.Close())
 }
 
 // Ready proves that the cache can do its work: that the disk takes a file and
@@ -251,7 +275,7 @@ func (c *Cache) Ready() error {
 	if why != "" {
 		return errors.New(why)
 	}
-	if _, _, err := c.index.Get(oci.FromBytes(nil)); err != nil {
+	if _, _, err := c.idx.Load().Get(oci.FromBytes(nil)); err != nil {
 		return fmt.Errorf("reading the index: %w", err)
 	}
 	return c.tryDisk()
@@ -259,31 +283,43 @@ func (c *Cache) Ready() error {
 
 // Stats counts.
 func (c *Cache) Stats() Stats {
+	n := &c.stats
 	s := Stats{
 		Limit:        c.o.Limit,
-		EvictedBytes: c.stats.evictedBytes.Load(), EvictedBlobs: c.stats.evictedBlobs.Load(),
-		EvictedAge:    time.Duration(c.stats.evictedAge.Load()).Seconds(),
-		FillsInFlight: int64(len(c.flights.All())), FlightReaders: c.stats.readers.Load(),
-		ResumedBytes: c.stats.resumed.Load(), UnverifiedSent: c.stats.unverified.Load(),
-		Checkpoints: c.stats.checkpoints.Load(), Unbacked: c.stats.unbacked.Load(),
+		EvictedBytes: n.evictedBytes.Load(), EvictedBlobs: n.evictedBlobs.Load(),
+		EvictedAge:    time.Duration(n.evictedAge.Load()).Seconds(),
+		FillsInFlight: int64(len(c.flights.All())), FlightReaders: n.readers.Load(),
+		ResumedBytes: n.resumed.Load(), UnverifiedSent: n.unverified.Load(),
+		Checkpoints: n.checkpoints.Load(), Unbacked: n.unbacked.Load(),
+		Mended: n.mended.Load(), Stalled: n.stalled.Load(), Damaged: n.damaged.Load(),
 		VerifyFailures: map[string]uint64{}, StaleServed: map[string]uint64{},
+		Rebuild: c.rebuild.progress(),
 	}
-	c.stats.byUpstream.Range(func(name, u any) bool {
+	n.byUpstream.Range(func(name, u any) bool {
 		s.VerifyFailures[name.(string)] = u.(*upstreamCounters).verifyFailures.Load()
 		s.StaleServed[name.(string)] = u.(*upstreamCounters).stale.Load()
 		return true
 	})
 	c.mu.Lock()
-	s.Blobs, s.Degraded = int64(len(c.pending)), c.degraded
+	for _, p := range c.pending {
+		if !p.recorded {
+			s.Blobs++
+		}
+	}
+	s.Blobs -= int64(len(c.gone) + len(c.leaving))
+	s.Degraded = c.degraded
 	if s.Degraded == "" {
 		s.Degraded = c.trouble
 	}
 	c.mu.Unlock()
-	if c.store != nil {
-		u := c.store.Usage()
-		s.Bytes, s.Reserved = u.Used, u.Reserved
-		recorded, _ := c.index.Totals().Sum()
-		s.Blobs += recorded
+	if c.store == nil {
+		return s
 	}
+	u, w := c.store.Usage(), c.store.Stats()
+	s.Bytes, s.Reserved, s.EvictedOpen = u.Used, u.Reserved, u.EvictedOpen
+	s.Syncs = w.FilesSynced + w.FoldersSynced
+	s.Commits = c.idx.Load().Stats().Commits
+	recorded, _ := c.idx.Load().Totals().Sum()
+	s.Blobs = max(s.Blobs+recorded, 0)
 	return s
 }

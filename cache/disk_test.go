@@ -36,7 +36,7 @@ func (r *rig) account() {
 	if err != nil {
 		r.t.Error(err)
 	}
-	used := r.store.Usage().Used - (r.index.Footprint() - r.index.FileSize())
+	used := r.store.Usage().Used - (r.idx.Load().Footprint() - r.idx.Load().FileSize())
 	if off := used - disk; off < -64<<10 || off > 64<<10 {
 		r.t.Errorf("the account says %d bytes, %d lie on disk: off by %d", used, disk, off)
 	}

@@ -50,7 +50,7 @@ func (c *Cache) evictSome() (more bool) {
 	if want <= 0 {
 		return false
 	}
-	victims, err := c.index.Victims(want, c.floors(), c.lastTouch, c.busy)
+	victims, err := c.idx.Load().Victims(want, c.floorsInIndex(), c.lastTouch, c.passOver)
 	if err != nil {
 		c.indexFailed(err)
 	}
@@ -64,21 +64,19 @@ func (c *Cache) evictSome() (more bool) {
 }
 
 // dropLeftover removes one fill that stopped and that nobody goes on with.
-func (c *Cache) dropLeftover() (dropped bool) {
+func (c *Cache) dropLeftover() bool {
 	for d := range c.store.Fills() {
-		c.flights.Join(d, func() (*fill, bool) { // under the group's lock: no fill of d can start
-			if !c.claim(d) {
-				return nil, false
-			}
-			defer c.release(d)
-			err := c.store.Remove(d, 0)
-			if err != nil {
-				c.diskFailed("evicting an unfinished fill", err)
-			}
-			dropped = err == nil
-			return nil, false
-		})
-		if dropped {
+		if !c.claim(d) {
+			continue // it goes on
+		}
+		err := c.store.Remove(d, 0)
+		if err == nil {
+			c.undoubt(d)
+		} else {
+			c.diskFailed("evicting an unfinished fill", err)
+		}
+		c.release(d)
+		if err == nil {
 			return true
 		}
 	}
@@ -102,21 +100,44 @@ func (c *Cache) lastTouch(d oci.Digest) time.Time {
 // busy tells whether a blob must be passed over: somebody reads it.
 func (c *Cache) busy(d oci.Digest) bool { return c.store.Reading(d) }
 
+// passOver tells which records are no candidates: those of blobs that are busy,
+// or gone, or gone and here anew.
+func (c *Cache) passOver(d oci.Digest) bool {
+	c.mu.Lock()
+	p, waits := c.pending[d]
+	_, _, gone := c.recentLocked(d)
+	c.mu.Unlock()
+	return gone || waits && !p.recorded || c.busy(d)
+}
+
+// floorsInIndex are the floors as Victims takes them: it counts with the blobs
+// that are gone and whose records are not.
+func (c *Cache) floorsInIndex() [index.Classes]int64 {
+	floors, counted, held := c.floors(), c.idx.Load().Totals().Allocated, c.held()
+	for class := range floors {
+		floors[class] += counted[class] - held[class]
+	}
+	return floors
+}
+
 // freshVictims picks from what no checkpoint has recorded yet, oldest use
 // first: in a storm into a small cache everything may be that young.
 func (c *Cache) freshVictims(want int64) []index.Record {
 	c.mu.Lock()
 	recs := make([]index.Record, 0, len(c.pending))
-	for d, rec := range c.pending {
-		if at := c.touched[d]; at.After(rec.LastUsed) {
-			rec.LastUsed = at
+	for d, p := range c.pending {
+		if p.recorded {
+			continue // the index offers it
 		}
-		recs = append(recs, rec)
+		if at := c.touched[d]; at.After(p.LastUsed) {
+			p.LastUsed = at
+		}
+		recs = append(recs, p.Record)
 	}
 	c.mu.Unlock()
 	slices.SortFunc(recs, func(a, b index.Record) int { return a.LastUsed.Compare(b.LastUsed) })
 	var victims []index.Record
-	floors, held := c.floors(), c.index.Totals().Allocated
+	floors, held := c.floors(), c.held()
 	for _, rec := range recs {
 		held[rec.Class] += rec.Allocated
 	}
@@ -133,33 +154,20 @@ func (c *Cache) freshVictims(want int64) []index.Record {
 	return victims
 }
 
-// expel removes blobs: files first, then, in the same breath, their records. A
-// crash in between leaves records without files, which are found at their next
-// use; the other order would leave files that nobody counts. It tells whether
-// it removed any: a disk that refuses to unlink is not to be asked for ever.
-func (c *Cache) expel(victims []index.Record) bool {
-	c.commit.Lock()
-	defer c.commit.Unlock()
-	var gone []index.Record
-	var ds []oci.Digest
+// expel removes blobs. It tells whether it removed any: a disk that refuses to
+// unlink is not to be asked for ever. Their records go with the next checkpoint;
+// a crash before it leaves records without files, which are found at their next
+// use, and whose turn to be evicted comes first.
+func (c *Cache) expel(victims []index.Record) (any bool) {
 	for _, rec := range victims {
-		rec, ok := c.current(rec)
+		rec, ok := c.drop(rec)
 		if !ok {
 			continue // removed since it was chosen
 		}
-		if err := c.store.Remove(rec.Digest, rec.Allocated); err != nil {
-			c.diskFailed("evicting a blob", err)
-			continue
-		}
-		gone, ds = append(gone, rec), append(ds, rec.Digest)
+		any = true
 		c.stats.evictedBlobs.Add(1)
 		c.stats.evictedBytes.Add(uint64(rec.Allocated))
 		c.stats.evictedAge.Store(int64(time.Since(rec.LastUsed)))
 	}
-	if len(gone) == 0 {
-		return false
-	}
-	c.apply(index.Batch{Delete: ds})
-	c.forget(gone...)
-	return true
+	return any
 }

@@ -36,12 +36,13 @@ type fill struct {
 	repo    Repository // on whose word it is fetched
 	attempt int        // 1, or 2 after wrong bytes
 	alone   bool       // nobody else writes the file of this digest
+	proof   bool       // it proves what lies here, and asks nobody upstream
 	ctx     context.Context
 	cancel  context.CancelFunc // for the goroutine that runs the fill
 
 	// Set before the flight opens.
 	private bool
-	here    bool   // all of it was on disk already
+	here    bool   // all of it was on disk already, with a label
 	data    []byte // collected in memory; nil: in a file
 
 	// Set before the flight fails with errUnbacked: where the disk ended, the
@@ -62,8 +63,21 @@ var (
 // follow joins the fill of d, or starts it. It gives nil and no error when the
 // caller should look again from the start.
 func (c *Cache) follow(ctx context.Context, repo *Repository, d oci.Digest) (*Content, error) {
-	lead := false
-	f, ok := c.flights.Join(d, func() (*fill, bool) {
+	f, r, lead, ok := c.join(repo, d)
+	if !ok {
+		return nil, c.closed()
+	}
+	content, err := c.board(ctx, f, r, repo, lead)
+	if content == nil || content.Reader == nil {
+		r.Close()
+	}
+	return content, err
+}
+
+// join becomes a reader of the fill of d, or of one that it starts: then it
+// leads. There is none to join if the blob is here by now, or the cache closes.
+func (c *Cache) join(repo *Repository, d oci.Digest) (f *fill, r *flight.Reader, lead, ok bool) {
+	f, ok = c.flights.Join(d, func() (*fill, bool) {
 		if _, here := c.find(d); here || !c.begin() {
 			return nil, false
 		}
@@ -73,17 +87,17 @@ func (c *Cache) follow(ctx context.Context, repo *Repository, d oci.Digest) (*Co
 		return f, true
 	})
 	if !ok {
-		if c.ctx.Err() != nil {
-			return nil, errClosed
-		}
-		return nil, nil
+		return nil, nil, false, false
 	}
-	r := f.Join()
-	content, err := c.board(ctx, f, r, repo, lead)
-	if content == nil || content.Reader == nil {
-		r.Close()
+	return f, f.Join(), lead, true
+}
+
+// closed is errClosed once the cache closes.
+func (c *Cache) closed() error {
+	if c.ctx.Err() != nil {
+		return errClosed
 	}
-	return content, err
+	return nil
 }
 
 // board waits until the fill can be read and makes the reader.
@@ -95,7 +109,7 @@ func (c *Cache) board(ctx context.Context, f *fill, r *flight.Reader, repo *Repo
 		return nil, err
 	case errors.Is(err, errMismatch) && f.attempt == 1:
 		return nil, nil // a second attempt is under way
-	case !lead && f.repo.Repository != repo.Repository, errors.Is(err, context.Canceled) && c.ctx.Err() == nil:
+	case f.proof, !lead && f.repo.Repository != repo.Repository, errors.Is(err, context.Canceled) && c.ctx.Err() == nil:
 		return nil, nil // it failed for somebody else's reason
 	default:
 		return nil, err
@@ -149,8 +163,8 @@ func (c *Cache) run(f *fill) {
 		f.alone = false
 	}
 	err := c.attempt(f)
-	if errors.Is(err, errMismatch) {
-		c.wrong(f)
+	if errors.Is(err, errMismatch) && !f.proof {
+		c.wrong(f, err)
 		again := c.newFill(f.repo, f.digest, 2)
 		again.alone = f.alone
 		c.flights.Replace(f.digest, again)
@@ -158,11 +172,12 @@ func (c *Cache) run(f *fill) {
 		f.cancel()
 		f = again
 		if err = c.attempt(f); errors.Is(err, errMismatch) {
-			c.wrong(f)
+			c.wrong(f, err)
 		}
 	}
 	c.remember(f.repo.Repository, askedBlob(f.digest), err)
 	if f.alone {
+		c.takeDonor(f.digest).close()
 		c.release(f.digest)
 	}
 	// Forgotten before it fails: who learns of the failure and looks again must
@@ -178,7 +193,12 @@ func (c *Cache) run(f *fill) {
 }
 
 // wrong notes that a fill brought wrong bytes.
-func (c *Cache) wrong(f *fill) {
+func (c *Cache) wrong(f *fill, err error) {
+	if errors.Is(err, errDamaged) {
+		c.stats.damaged.Add(1)
+		c.log.Warn("a cached blob is damaged and is fetched again", zap.Stringer("digest", f.digest))
+		return
+	}
 	c.upstream(f.repo.Upstream).verifyFailures.Add(1)
 	c.log.Warn("upstream sent wrong bytes", zap.Stringer("digest", f.digest), zap.Stringer("repository", f.repo), zap.Int("attempt", f.attempt))
 }
@@ -192,9 +212,15 @@ func (c *Cache) attempt(f *fill) (err error) {
 			err = fmt.Errorf("filling %s: panic: %v", f.digest, p)
 		}
 	}()
-	left := c.leftover(f)
+	left, err := c.leftover(f)
+	if err != nil {
+		return err
+	}
 	if left != nil && f.digest.Matches(left.hash) {
 		return c.adopt(f, left)
+	}
+	if f.proof {
+		return c.disproved(f, left)
 	}
 	s, left, err := c.openRest(f, left)
 	if err != nil {
@@ -217,6 +243,17 @@ func (c *Cache) attempt(f *fill) (err error) {
 	return err
 }
 
+// disproved ends a proof: what lay here is not the blob.
+func (c *Cache) disproved(f *fill, left *leftover) error {
+	if left == nil {
+		return fmt.Errorf("nothing to prove: %w", oci.ErrNotFound)
+	}
+	c.rebuild.damaged.Add(1)
+	c.abort(left.in)
+	c.undoubt(f.digest)
+	return errDamaged
+}
+
 // openRest opens what is missing behind a leftover, by a closed range, as there
 // are registries that refuse open ones (P 4.22). A leftover that cannot be a part
 // of the blob is dropped, and the whole opened.
@@ -226,6 +263,7 @@ func (c *Cache) openRest(f *fill, left *leftover) (*stream, *leftover, error) {
 		if err != nil {
 			return nil, left, err
 		}
+		c.undoubt(f.digest)
 		if info.Size < 0 || left.len() < info.Size {
 			s := newStream(f.ctx, f.repo.Source, f.digest, left.len(), info.Size)
 			if err := s.open(); !errors.Is(err, oci.ErrCorrupt) {
@@ -272,8 +310,11 @@ func (c *Cache) collect(f *fill, s *stream) error {
 
 // spool takes a blob into a file that its readers follow.
 func (c *Cache) spool(f *fill, s *stream, left *leftover) error {
-	in, h, err := c.ingest(f, s.size, left)
-	if err != nil {
+	in, h, err := c.ingest(f, s, left)
+	switch {
+	case errors.Is(err, errStalled):
+		return nil
+	case err != nil:
 		c.unback(f, s, f.digest.Hash(), 0)
 		return nil
 	}
@@ -289,10 +330,11 @@ func (c *Cache) spool(f *fill, s *stream, left *leftover) error {
 	return c.finish(f, in)
 }
 
-// ingest opens the file that a fill grows in.
-func (c *Cache) ingest(f *fill, size int64, left *leftover) (*blob.Ingest, hash.Hash, error) {
+// ingest opens the file that a fill grows in. After errStalled its readers go on
+// without it already.
+func (c *Cache) ingest(f *fill, s *stream, left *leftover) (in *blob.Ingest, h hash.Hash, err error) {
 	if left != nil {
-		if err := left.in.Reach(f.ctx, size); err != nil {
+		if err := left.in.Reach(f.ctx, s.size); err != nil {
 			left.keep()
 			return nil, nil, err
 		}
@@ -301,25 +343,36 @@ func (c *Cache) ingest(f *fill, size int64, left *leftover) (*blob.Ingest, hash.
 	if !f.alone || !c.keeping() {
 		return nil, nil, errUnbacked
 	}
-	reserve := size
-	if size < 0 {
-		reserve = unknownStep
+	h = f.digest.Hash()
+	err = c.onDisk(func() { c.unback(f, s, h, 0) }, func() error {
+		in, err = c.create(f.ctx, f.digest, s.size, !f.private)
+		return err
+	})
+	if errors.Is(err, errStalled) && in != nil {
+		c.abort(in)
 	}
-	res, err := c.store.Reserve(f.ctx, reserve)
+	return in, h, err
+}
+
+// create makes the file of a blob of so many bytes, -1 if that is not known.
+func (c *Cache) create(ctx context.Context, d oci.Digest, size int64, public bool) (*blob.Ingest, error) {
+	if size < 0 {
+		size = unknownStep
+	}
+	res, err := c.store.Reserve(ctx, size)
 	if err != nil {
 		c.diskFailed("reserving space", err)
-		return nil, nil, err
+		return nil, err
 	}
-	create := c.store.CreatePublic
-	if f.private {
-		create = c.store.Create
+	create := c.store.Create
+	if public {
+		create = c.store.CreatePublic
 	}
-	in, err := create(f.digest, res)
+	in, err := create(d, res)
 	if err != nil {
 		c.diskFailed("creating a file", err)
-		return nil, nil, err
 	}
-	return in, f.digest.Hash(), nil
+	return in, err
 }
 
 // unknownStep is reserved at a time for a blob of unknown length.
@@ -333,9 +386,15 @@ func (c *Cache) pour(f *fill, s *stream, in *blob.Ingest, h hash.Hash) error {
 		n, err := s.Read(buf[:])
 		if n > 0 {
 			have := in.Len()
-			if _, werr := in.Write(buf[:n]); werr != nil {
+			werr := c.onDisk(func() { c.unback(f, nil, h, have) }, func() error {
+				_, err := in.Write(buf[:n])
+				return err
+			})
+			if werr != nil {
 				c.diskFailed("writing a blob", werr)
-				c.unback(f, nil, h, have)
+				if !errors.Is(werr, errStalled) {
+					c.unback(f, nil, h, have)
+				}
 				c.abort(in)
 				return errUnbacked
 			}

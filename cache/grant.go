@@ -3,17 +3,15 @@ package cache
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"cistern/internal/oci"
 )
 
-// grantKey is the knowledge that upstream serves a digest under a repository
-// (DESIGN section 6, P 4.70).
-type grantKey struct {
-	repo   oci.Repository
-	digest oci.Digest
-}
+// holders are repositories under which upstream is known to serve a digest
+// (DESIGN section 6, P 4.70). They are immutable: a set of one or two, mostly.
+type holders []oci.Repository
 
 // allow tells whether content that is here may be served under a repository.
 // Public content always may. Private content needs a grant, and where there is
@@ -51,33 +49,56 @@ func (c *Cache) allow(ctx context.Context, repo *Repository, d oci.Digest, publi
 }
 
 func (c *Cache) granted(repo oci.Repository, d oci.Digest) bool {
-	k := grantKey{repo, d}
-	if c.grants.Contains(k) {
+	if known, _ := c.grants.Get(d); slices.Contains(known, repo) {
 		return true
 	}
 	if c.store == nil {
 		return false
 	}
-	ok, err := c.index.Granted(repo, d)
+	c.mu.Lock()
+	_, waits := c.newGrant[d][repo]
+	_, gone := c.gone[d]
+	_, leaving := c.leaving[d]
+	c.mu.Unlock()
+	if waits || gone || leaving { // the index still has the grants of a blob that is gone
+		return waits
+	}
+	ok, err := c.idx.Load().Granted(repo, d)
 	if err != nil {
 		c.indexFailed(err)
 		return false
 	}
 	if ok {
-		c.grants.Add(k, struct{}{})
+		c.rememberGrant(repo, d)
 	}
 	return ok
 }
 
 func (c *Cache) grant(repo oci.Repository, d oci.Digest) {
-	k := grantKey{repo, d}
-	c.grants.Add(k, struct{}{})
+	c.rememberGrant(repo, d)
 	if c.store == nil {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.newGrant[k] = time.Now()
+	if c.newGrant[d] == nil {
+		c.newGrant[d] = map[oci.Repository]time.Time{}
+	}
+	c.newGrant[d][repo] = time.Now()
+}
+
+// mostHolders bounds the repositories that memory knows for one digest; the
+// index knows the rest.
+const mostHolders = 64
+
+// rememberGrant keeps a grant in memory. Of two at once one may be lost, and is
+// read from the index again.
+func (c *Cache) rememberGrant(repo oci.Repository, d oci.Digest) {
+	known, _ := c.grants.Get(d)
+	if !slices.Contains(known, repo) {
+		known = append(slices.Clone(known[max(0, len(known)-mostHolders+1):]), repo)
+		c.grants.Add(d, known)
+	}
 }
 
 // refused is a refusal that is remembered for a while.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,7 +16,7 @@ import (
 	"cistern/internal/oci"
 )
 
-// leftover is what an earlier fill of a blob left on disk, hashed.
+// leftover is what lay on disk of a blob, and its hash.
 type leftover struct {
 	c      *Cache
 	in     *blob.Ingest
@@ -37,40 +38,107 @@ func (l *leftover) keep() {
 	}
 }
 
-// leftover opens what an earlier fill left, nil if nothing or nothing usable.
-// After wrong bytes nothing is: the second attempt starts from zero.
-func (c *Cache) leftover(f *fill) *leftover {
-	if !f.alone || !c.keeping() || f.attempt > 1 || c.store.Kept(f.digest) == 0 {
-		return nil
+// leftover opens and hashes what is on disk of a blob: what an earlier fill
+// left, a file that lost its record, or the readable part of one that broke. nil
+// if nothing or nothing usable. After wrong bytes nothing is: the second attempt
+// starts from zero.
+func (c *Cache) leftover(f *fill) (*leftover, error) {
+	if !f.alone || !c.keeping() || f.attempt > 1 {
+		return nil, nil
+	}
+	if dn := c.takeDonor(f.digest); dn != nil {
+		return c.transplant(f, dn), nil
+	}
+	if c.store.Kept(f.digest) == 0 && !c.demote(f.digest) {
+		return nil, nil
 	}
 	res, err := c.store.Reserve(f.ctx, 0)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	public := c.store.KeptPublic(f.digest)
-	in, n, err := c.store.Resume(f.digest, res)
+	in, _, err := c.store.Resume(f.digest, res)
 	if err != nil {
 		c.diskFailed("resuming a fill", err)
-		return nil
+		return nil, nil
 	}
-	h := f.digest.Hash()
-	if _, err := io.Copy(h, &stoppable{f.ctx, io.NewSectionReader(in, 0, n)}); f.ctx.Err() != nil {
-		c.keepPartial(in)
-		return nil
-	} else if err != nil {
+	left := &leftover{c, in, f.digest.Hash(), public}
+	return c.hashLeft(f, left)
+}
+
+// demote takes a file that lost its record for a fill to go on with.
+func (c *Cache) demote(d oci.Digest) bool {
+	if !c.rebuild.on.Load() {
+		return false
+	}
+	err := c.store.Demote(d)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.diskFailed("taking a file without a record up", err)
+	}
+	return err == nil
+}
+
+// hashLeft reads a leftover. Where the index knew its size, readers follow the
+// reading, as they follow a fill: nobody waits for gigabytes to be hashed. It
+// gives nil if the bytes cannot be used, errDamaged if readers have had some.
+func (c *Cache) hashLeft(f *fill, left *leftover) (*leftover, error) {
+	n := left.in.Len()
+	rec, known := c.label(f.digest)
+	if known && rec.Size == n {
+		left.public = rec.Public
+		f.private, f.here = !rec.Public, true
+		c.regrant(f.digest)
+		f.Open(n)
+	}
+	src := &stoppable{f.ctx, io.NewSectionReader(left.in, 0, n)}
+	_, err := io.Copy(left.hash, &follow{src, func(n int64) {
+		if f.here {
+			f.Advance(n)
+		}
+	}, 0})
+	switch {
+	case f.ctx.Err() != nil:
+		left.keep()
+		return nil, f.ctx.Err()
+	case err != nil:
 		c.diskFailed("reading a fill again", err)
-		c.abort(in)
-		return nil
+	case !f.here || f.digest.Matches(left.hash):
+		c.stats.resumed.Add(uint64(n))
+		return left, nil
 	}
-	c.stats.resumed.Add(uint64(n))
-	return &leftover{c, in, h, public}
+	c.abort(left.in)
+	c.undoubt(f.digest)
+	if f.here {
+		return nil, errDamaged
+	}
+	return nil, nil
+}
+
+// follow tells how far reading has come, before the next read.
+type follow struct {
+	r    io.Reader
+	tell func(n int64)
+	n    int64
+}
+
+// Read implements io.Reader.
+func (f *follow) Read(p []byte) (int, error) {
+	f.tell(f.n)
+	n, err := f.r.Read(p)
+	f.n += int64(n)
+	return n, err
 }
 
 // adopt takes a leftover that turned out to be the whole blob. Its bytes are
 // proven by the digest; that this repository may have them, where that was not
-// public, by upstream.
+// public, by the index as it was, or by upstream.
 func (c *Cache) adopt(f *fill, l *leftover) error {
-	if !l.public {
+	switch {
+	case f.here: // the index knew it
+	case l.public:
+	case f.proof:
+		f.private = true // and nobody's, until upstream says whose
+	default:
 		r, err := f.repo.Source.BlobInfo(f.ctx, f.digest)
 		if err != nil {
 			l.keep()
@@ -89,6 +157,10 @@ func (c *Cache) adopt(f *fill, l *leftover) error {
 func (c *Cache) finish(f *fill, in *blob.Ingest) error {
 	defer f.Done()
 	rec := f.record(in.Len())
+	if known, ok := c.label(f.digest); ok && known.Size == rec.Size {
+		known.Public = known.Public || rec.Public
+		rec = known
+	}
 	var err error
 	if rec.Allocated, err = in.Commit(); err != nil {
 		c.diskFailed("committing a blob", err)
@@ -108,9 +180,9 @@ func (f *fill) record(size int64) index.Record {
 	}
 }
 
-// vouch notes that the fill's repository holds the blob.
+// vouch notes that the fill's repository holds the blob, as upstream has said.
 func (c *Cache) vouch(f *fill) {
-	if f.private {
+	if f.private && !f.proof {
 		c.grant(f.repo.Repository, f.digest)
 	}
 }
@@ -125,18 +197,8 @@ func (c *Cache) storeBytes(rec index.Record, data []byte) {
 	if !c.keeping() {
 		return
 	}
-	res, err := c.store.Reserve(c.ctx, rec.Size)
+	in, err := c.create(c.ctx, rec.Digest, rec.Size, rec.Public)
 	if err != nil {
-		c.diskFailed("reserving space", err)
-		return
-	}
-	create := c.store.Create
-	if rec.Public {
-		create = c.store.CreatePublic
-	}
-	in, err := create(rec.Digest, res)
-	if err != nil {
-		c.diskFailed("creating a file", err)
 		return
 	}
 	if _, err := in.Write(data); err != nil {
@@ -151,13 +213,11 @@ func (c *Cache) storeBytes(rec index.Record, data []byte) {
 	c.admit(rec)
 }
 
-// claim takes the right to write the file of a digest, for a fill or a manifest
-// that was fetched: the store leaves it to its caller that there is one at a
-// time. Whoever does not get it streams, or leaves the keeping to the other.
+// claim takes the right to write the file of a digest, for a fill, a manifest
+// that was fetched, or a proof: the store leaves it to its caller that there is
+// one at a time. Whoever does not get it streams, or leaves the keeping to the
+// other.
 func (c *Cache) claim(d oci.Digest) bool {
-	if c.rebuilding.Load() && c.unrecorded(d) {
-		return false // it is the rebuilding's
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, taken := c.writing[d]; taken {
@@ -171,18 +231,6 @@ func (c *Cache) release(d oci.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.writing, d)
-}
-
-// admit makes a committed blob findable; a checkpoint will record it.
-func (c *Cache) admit(rec index.Record) {
-	c.mu.Lock()
-	c.pending[rec.Digest] = rec
-	many := len(c.pending) >= checkpointAt
-	c.trouble = ""
-	c.mu.Unlock()
-	if many {
-		c.hurry()
-	}
 }
 
 // keepPartial closes an unfinished fill and leaves it on disk for the next.

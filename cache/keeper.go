@@ -3,7 +3,6 @@ package cache
 import (
 	"maps"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -64,68 +63,111 @@ func (c *Cache) checkpoint() {
 	}()
 	c.syncing.Lock()
 	defer c.syncing.Unlock()
+	if !c.renewIndex() {
+		return
+	}
 	synced := c.syncFresh()
-	c.commit.Lock()
-	defer c.commit.Unlock()
 	b := c.batch(synced)
-	if len(b.Put)+len(b.Touch)+len(b.PutTags)+len(b.DeleteTags)+len(b.PutGrants) == 0 {
+	if len(b.Delete)+len(b.Put)+len(b.Touch)+len(b.PutTags)+len(b.DeleteTags)+len(b.PutGrants) == 0 {
 		return
 	}
 	if !c.apply(b) {
 		c.putBack(b)
 		return
 	}
+	c.applied(b, synced)
 	for _, rec := range b.Put {
-		if err := c.store.Promote(rec.Digest); err != nil {
-			c.diskFailed("renaming a blob", err) // it is found in fills/ all the same
-		}
+		c.promote(synced[rec.Digest])
 	}
 	c.stats.checkpoints.Add(1)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, rec := range b.Put {
-		delete(c.pending, rec.Digest)
-	}
 }
 
-// apply writes a batch and accounts for what the index grew by. commit is held.
+// apply writes a batch and accounts for what the index grew by. syncing is held.
 func (c *Cache) apply(b index.Batch) bool {
-	before := c.index.Footprint()
-	err := c.index.Apply(b)
-	c.store.AddUsed(c.index.Footprint() - before)
+	x := c.idx.Load()
+	before := x.Footprint()
+	err := x.Apply(b)
+	c.store.AddUsed(x.Footprint() - before)
 	if err != nil {
 		c.indexFailed(err)
 	}
 	return err == nil
 }
 
-// syncFresh puts the files of what is pending on stable storage and gives the
-// records that this is now true of. A digest that is evicted and fetched again
-// meanwhile has another record, of a file that was not synced.
-func (c *Cache) syncFresh() map[oci.Digest]index.Record {
+// applied notes what the index knows now.
+func (c *Cache) applied(b index.Batch, synced map[oci.Digest]fresh) {
 	c.mu.Lock()
-	fresh := maps.Clone(c.pending)
-	c.mu.Unlock()
-	if len(fresh) == 0 {
-		return nil
-	}
-	for d, err := range c.store.Sync(slices.Collect(maps.Keys(fresh))) {
-		if _, dropped := c.drop(fresh[d]); dropped { // else it was evicted meanwhile
-			c.diskFailed("syncing a blob", err)
+	defer c.mu.Unlock()
+	c.leaving = nil
+	for _, rec := range b.Put {
+		d := rec.Digest
+		if p, ok := c.pending[d]; ok && p.turn == synced[d].turn {
+			p.recorded = true
+			c.pending[d] = p
+		} else if g, ok := c.gone[d]; ok { // evicted meanwhile
+			g.recorded = true
+			c.gone[d] = g
 		}
-		delete(fresh, d)
 	}
-	return fresh
 }
 
-// putBack returns tags and grants that a full disk did not take, for the next
-// checkpoint. What a broken index did not take is lost: nothing will take it.
-func (c *Cache) putBack(b index.Batch) {
-	if c.index.Broken() != nil {
+// promote moves the file of a recorded blob to its place, unless it was evicted
+// meanwhile: then a later one of that digest may be growing there.
+func (c *Cache) promote(p fresh) {
+	c.files.Lock()
+	defer c.files.Unlock()
+	c.mu.Lock()
+	now, ok := c.pending[p.Digest]
+	c.mu.Unlock()
+	if !ok || now.turn != p.turn {
 		return
+	}
+	if !p.placed {
+		if err := c.store.Promote(p.Digest); err != nil {
+			c.diskFailed("renaming a blob", err) // it is found in fills/ all the same
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	delete(c.pending, p.Digest)
+}
+
+// syncFresh puts the files of what is pending on stable storage and gives the
+// records that this is now true of. A digest that is evicted and fetched again
+// meanwhile has another turn, of a file that was not synced.
+func (c *Cache) syncFresh() map[oci.Digest]fresh {
+	c.mu.Lock()
+	synced := maps.Clone(c.pending)
+	c.mu.Unlock()
+	maps.DeleteFunc(synced, func(_ oci.Digest, p fresh) bool { return p.recorded })
+	if len(synced) == 0 {
+		return nil
+	}
+	var unsynced []oci.Digest
+	for d, p := range synced {
+		if !p.placed {
+			unsynced = append(unsynced, d)
+		}
+	}
+	for d, err := range c.store.Sync(unsynced) {
+		if _, dropped := c.drop(synced[d].Record); dropped { // else it was evicted meanwhile
+			c.diskFailed("syncing a blob", err)
+		}
+		delete(synced, d)
+	}
+	return synced
+}
+
+// putBack returns what a full disk did not take, for the next checkpoint.
+func (c *Cache) putBack(b index.Batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for d, g := range c.leaving {
+		if _, again := c.gone[d]; !again || g.recorded {
+			c.gone[d] = g
+		}
+	}
+	c.leaving = nil
 	for _, t := range b.PutTags {
 		_, newer := c.newTags[t.Reference]
 		if _, gone := c.goneTags[t.Reference]; !newer && !gone {
@@ -138,45 +180,51 @@ func (c *Cache) putBack(b index.Batch) {
 		}
 	}
 	for _, g := range b.PutGrants {
-		c.newGrant[grantKey{g.Repository, g.Digest}] = g.At
+		if _, gone := c.gone[g.Digest]; gone {
+			continue
+		}
+		if c.newGrant[g.Digest] == nil {
+			c.newGrant[g.Digest] = map[oci.Repository]time.Time{}
+		}
+		c.newGrant[g.Digest][g.Repository] = g.At
 	}
 }
 
-// batch collects what the next transaction writes. It takes uses, tags and
-// grants out of memory; the blobs stay pending until they are recorded.
-func (c *Cache) batch(synced map[oci.Digest]index.Record) index.Batch {
+// batch collects what the next transaction writes. It takes removals, uses,
+// tags and grants out of memory; the blobs stay pending until they are recorded
+// and renamed. A digest may be both removed and put: the later blob stays.
+func (c *Cache) batch(synced map[oci.Digest]fresh) index.Batch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b := index.Batch{TouchAge: max(touchAge, time.Duration(c.stats.evictedAge.Load())/32)}
-	for d, rec := range synced {
-		if c.pending[d] != rec {
+	c.leaving, c.gone = c.gone, map[oci.Digest]departed{}
+	for d := range c.leaving {
+		b.Delete = append(b.Delete, d)
+	}
+	for d, p := range synced {
+		if c.pending[d].turn != p.turn {
 			continue // evicted meanwhile
 		}
+		rec := p.Record
 		if at, ok := c.touched[d]; ok {
 			rec.LastUsed = at
 			delete(c.touched, d)
 		}
 		b.Put = append(b.Put, rec)
 	}
-	b.Touch = make(map[oci.Digest]time.Time, min(len(c.touched), touchesAt))
-	for d, at := range c.touched {
-		if len(b.Touch) == touchesAt {
-			break
-		}
-		if _, waits := c.pending[d]; !waits {
-			b.Touch[d] = at
-			delete(c.touched, d)
-		}
-	}
+	c.takeTouches(&b)
 	for _, t := range c.newTags {
 		b.PutTags = append(b.PutTags, t)
 	}
 	for ref := range c.goneTags {
 		b.DeleteTags = append(b.DeleteTags, ref)
 	}
-	for k, at := range c.newGrant {
-		if c.recorded(k.digest) {
-			b.PutGrants = append(b.PutGrants, index.Grant{Repository: k.repo, Digest: k.digest, At: at})
+	for d, repos := range c.newGrant {
+		if !c.recordedLocked(d) {
+			continue
+		}
+		for repo, at := range repos {
+			b.PutGrants = append(b.PutGrants, index.Grant{Repository: repo, Digest: d, At: at})
 		}
 	}
 	clear(c.newTags)
@@ -185,13 +233,28 @@ func (c *Cache) batch(synced map[oci.Digest]index.Record) index.Batch {
 	return b
 }
 
-// recorded tells whether a digest has a record, or gets one with this batch:
-// the grants of others would never be deleted. Whoever fetches such a digest
-// later is granted it then. mu is held.
-func (c *Cache) recorded(d oci.Digest) bool {
-	if _, ok := c.pending[d]; ok {
-		return true
+// takeTouches moves as many uses as one transaction takes into b. mu is held.
+func (c *Cache) takeTouches(b *index.Batch) {
+	b.Touch = make(map[oci.Digest]time.Time, min(len(c.touched), touchesAt))
+	for d, at := range c.touched {
+		if len(b.Touch) == touchesAt {
+			return
+		}
+		if _, waits := c.pending[d]; !waits {
+			b.Touch[d] = at
+			delete(c.touched, d)
+		}
 	}
-	_, ok, err := c.index.Get(d)
+}
+
+// recordedLocked tells whether a digest has a record, or gets one: the grants of
+// others would never be deleted. Whoever fetches such a digest later is granted
+// it then. mu is held.
+func (c *Cache) recordedLocked(d oci.Digest) bool {
+	_, here, gone := c.recentLocked(d)
+	if here || gone {
+		return here
+	}
+	_, ok, err := c.idx.Load().Get(d)
 	return ok && err == nil
 }

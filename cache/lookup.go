@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"maps"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,25 +20,6 @@ func (c *Cache) find(d oci.Digest) (index.Record, bool) {
 		return e.rec, true
 	}
 	return c.findStored(d)
-}
-
-// findStored is find without the memory.
-func (c *Cache) findStored(d oci.Digest) (index.Record, bool) {
-	if c.store == nil {
-		return index.Record{}, false
-	}
-	c.mu.Lock()
-	p, ok := c.pending[d]
-	c.mu.Unlock()
-	if ok {
-		return p, true
-	}
-	rec, ok, err := c.index.Get(d)
-	if err != nil {
-		c.indexFailed(err)
-		return index.Record{}, false
-	}
-	return rec, ok
 }
 
 // openStored opens the file of a record. A file that is absent or of another
@@ -66,19 +46,20 @@ func (c *Cache) openStored(rec index.Record) (*blob.File, bool) {
 // damaged drops a blob whose file is not what its record says.
 func (c *Cache) damaged(rec index.Record, why error) {
 	if _, ok := c.drop(rec); ok {
+		c.stats.damaged.Add(1)
 		c.log.Warn("a cached blob is damaged and will be fetched again", zap.Stringer("digest", rec.Digest), zap.Error(why))
 	}
 }
 
 // drop removes a blob, recorded or pending, with what is known of it, and gives
 // its record as it was; false if somebody else has removed it since rec was
-// read, who gave its space back already.
+// read, who gave its space back already, or if the disk refuses.
 func (c *Cache) drop(rec index.Record) (index.Record, bool) {
 	if c.store == nil {
 		return rec, false
 	}
-	c.commit.Lock()
-	defer c.commit.Unlock()
+	c.files.Lock()
+	defer c.files.Unlock()
 	rec, ok := c.current(rec)
 	if !ok {
 		return rec, false
@@ -87,58 +68,15 @@ func (c *Cache) drop(rec index.Record) (index.Record, bool) {
 		c.diskFailed("removing a blob", err)
 		return rec, false
 	}
-	c.apply(index.Batch{Delete: []oci.Digest{rec.Digest}})
 	c.forget(rec)
 	return rec, true
 }
 
 // current gives the record that stands where rec was read; false if the blob is
-// gone since, or was fetched anew. commit is held.
+// gone since, or was fetched anew. files is held.
 func (c *Cache) current(rec index.Record) (index.Record, bool) {
 	now, ok := c.findStored(rec.Digest)
 	return now, ok && now.FirstSeen.Equal(rec.FirstSeen)
-}
-
-// forget takes removed blobs out of the sets in memory: after their files are
-// gone, since whoever does not find a blob may begin to write it. With private
-// ones goes the knowledge of who may have them: bytes that come back do not
-// bring it back.
-func (c *Cache) forget(recs ...index.Record) {
-	private := map[oci.Digest]bool{}
-	c.mu.Lock()
-	for _, rec := range recs {
-		c.hot.remove(rec.Digest)
-		delete(c.pending, rec.Digest)
-		delete(c.touched, rec.Digest)
-		if !rec.Public {
-			private[rec.Digest] = true
-		}
-	}
-	if len(private) > 0 {
-		maps.DeleteFunc(c.newGrant, func(k grantKey, _ time.Time) bool { return private[k.digest] })
-	}
-	c.mu.Unlock()
-	if len(private) == 0 {
-		return
-	}
-	for _, k := range c.grants.Keys() {
-		if private[k.digest] {
-			c.grants.Remove(k)
-		}
-	}
-}
-
-// touch notes a use. It reaches the index with a later checkpoint: a hit never
-// waits for a commit.
-func (c *Cache) touch(d oci.Digest, now time.Time) {
-	if c.store == nil {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.touched) < touchesKept {
-		c.touched[d] = now
-	}
 }
 
 // touchHot is touch for an entry in memory, at most once a second: the lock
@@ -158,6 +96,9 @@ func (c *Cache) small(d oci.Digest, limit int64) ([]byte, index.Record, bool) {
 		return e.data, e.rec, true
 	}
 	rec, ok := c.findStored(d)
+	if !ok {
+		rec, ok = c.proveSmall(d, limit)
+	}
 	if !ok || rec.Size > limit {
 		return nil, rec, false
 	}
@@ -182,24 +123,22 @@ func (c *Cache) small(d oci.Digest, limit int64) ([]byte, index.Record, bool) {
 	return data, rec, true
 }
 
-// indexFailed notes that the index failed. One that is broken stays so until a
-// restart; a full disk is tried again with the next checkpoint.
+// indexFailed notes that the index failed. A broken one is replaced by the next
+// checkpoint; until then, what lies on disk is proven by its digest. Anything
+// else, a full disk, is tried again with the next checkpoint.
 func (c *Cache) indexFailed(err error) {
-	if c.index.Broken() == nil {
+	if c.idx.Load().Broken() == nil {
 		c.diskFailed("writing the index", err)
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.degraded == "" {
-		c.degraded = "the index failed: " + err.Error()
-		c.log.Error("the index failed: nothing new is kept on disk until a restart", zap.Error(err))
-	}
+	c.rebuild.on.Store(true)
+	c.hurry()
 }
 
-// keeping tells whether new blobs may be kept on disk.
+// keeping tells whether new blobs may be kept on disk: not while nobody knows
+// how much lies there, nor while the disk does not come back from a write.
 func (c *Cache) keeping() bool {
-	if c.store == nil {
+	if c.store == nil || c.rebuild.counting.Load() || c.stalls.Load() > 0 {
 		return false
 	}
 	c.mu.Lock()

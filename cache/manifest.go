@@ -91,7 +91,7 @@ func (c *Cache) fetchManifest(ctx context.Context, repo *Repository, ref string)
 	if m.Private {
 		c.grant(repo.Repository, m.Digest)
 	}
-	c.keepManifest(repo, m)
+	c.unhurried(func() { c.keepManifest(repo, m) })
 	return m, nil
 }
 
@@ -119,8 +119,8 @@ func (c *Cache) keepManifest(repo *Repository, m *Manifest) {
 
 // relabel corrects the record of bytes that are here already.
 func (c *Cache) relabel(rec index.Record, m *Manifest) {
-	c.commit.Lock()
-	defer c.commit.Unlock()
+	c.files.Lock()
+	defer c.files.Unlock()
 	rec, ok := c.current(rec)
 	if !ok {
 		return

@@ -1,144 +1,243 @@
 package cache
 
 import (
-	"context"
 	"errors"
-	"io"
+	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
+	"cistern/cache/blob"
 	"cistern/cache/index"
+	"cistern/internal/durable"
 	"cistern/internal/oci"
 )
 
 const (
 	// brokenSuffix is added to the name of an index that is put aside.
 	brokenSuffix = ".broken"
-	// rebuildMark is a file that is there while blobs/ may hold files without
-	// a record: a process that ends meanwhile leaves the rest to the next.
-	rebuildMark = "rebuild"
+	// renewEvery is how long a broken index waits for the next try to replace
+	// it, where the first one failed.
+	renewEvery = 10 * time.Second
+	// salvageAt is how many tags of a broken index go into one transaction.
+	salvageAt = 1000
 )
 
-// takeUp counts what lies in blobs/ without a record and has it recorded in the
-// background: after the index was lost, or where an earlier process did not
-// come to the end of this. Until then nobody writes these digests: their files
-// are neither known to be right nor in anybody's way.
-func (c *Cache) takeUp(lost bool) {
-	mark := filepath.Join(c.o.Dir, rebuildMark)
-	if _, err := os.Lstat(mark); err != nil && !lost {
-		return
-	}
-	if fi, err := os.Lstat(filepath.Join(c.o.Dir, "index.db"+brokenSuffix)); err == nil && lost {
-		c.store.AddUsed(fi.Size())
-	}
-	var files int
-	for f, err := range c.store.Blobs() {
-		if err != nil {
-			c.diskFailed("looking through the blobs", err)
-			break
-		}
-		if _, known := c.findStored(f.Digest); !known {
-			c.store.AddUsed(f.Allocated)
-			files++
-		}
-	}
-	if files > 0 {
-		if err := os.WriteFile(mark, nil, 0o600); err != nil {
-			c.diskFailed("marking that blobs are to be recorded", err)
-		}
-	}
-	c.rebuilding.Store(true)
-	c.work.Add(1)
-	go c.rebuild(mark)
+// rebuild is the building of a new index from the files in blobs/, after the
+// old one was lost, or broke, or where the directory is a copy. Nobody waits for
+// it: what is asked for is proven at once.
+type rebuild struct {
+	on       atomic.Bool // blobs/ may hold files without a record
+	counting atomic.Bool // and nobody knows yet how much lies there
+	// old is what can be read of the index before: labels for bytes that are
+	// proven by their digest. nil: nothing.
+	old atomic.Pointer[index.Salvage]
+
+	running, again bool // guarded by Cache.mu
+
+	files, bytes, hashed, damaged atomic.Int64
 }
 
-// unrecorded tells whether a file without a record lies where the blob would.
-func (c *Cache) unrecorded(d oci.Digest) bool {
-	if _, known := c.findStored(d); known {
+// Rebuild says how far the building of a new index has come.
+type Rebuild struct {
+	Running bool
+	Files   int64 // without a record, met so far
+	Bytes   int64 // allocated by them
+	Hashed  int64 // files that were read; recorded if they were intact
+	Damaged int64 // files that were not what their name says, and are gone
+}
+
+func (r *rebuild) progress() Rebuild {
+	return Rebuild{r.on.Load(), r.files.Load(), r.bytes.Load(), r.hashed.Load(), r.damaged.Load()}
+}
+
+// openIndex opens the index; a broken one is put aside and replaced by an
+// empty one, and lost says what was wrong with it. Before there is an empty
+// index beside files it is marked, durably, that they are to be recorded.
+func openIndex(store *blob.Store, o Options) (x *index.Index, lost, err error) {
+	path := o.indexPath()
+	fi, err := os.Lstat(path)
+	missing := errors.Is(err, fs.ErrNotExist) || err == nil && fi.Size() == 0
+	if missing && store.Holds() || store.Moved() {
+		if err := store.MarkUnproven(); err != nil {
+			return nil, nil, err
+		}
+	}
+	x, err = index.Open(path, o.index)
+	if !errors.Is(err, index.ErrBroken) {
+		return x, nil, err
+	}
+	lost = err
+	x, err = replaceIndex(store, o)
+	return x, lost, err
+}
+
+// replaceIndex puts a broken index aside and makes an empty one.
+func replaceIndex(store *blob.Store, o Options) (*index.Index, error) {
+	if err := store.MarkUnproven(); err != nil {
+		return nil, err
+	}
+	path := o.indexPath()
+	var before int64
+	if fi, err := os.Lstat(path + brokenSuffix); err == nil {
+		before = durable.Allocated(fi)
+	}
+	if err := os.Rename(path, path+brokenSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("putting the broken index aside: %w", err)
+	}
+	if fi, err := os.Lstat(path + brokenSuffix); err == nil {
+		store.AddUsed(durable.Allocated(fi) - before)
+	}
+	return index.Open(path, o.index)
+}
+
+// renewIndex replaces an index that broke while it was in use. Until it
+// succeeds nothing is recorded; false says so. syncing is held.
+func (c *Cache) renewIndex() bool {
+	old := c.idx.Load()
+	broken := old.Broken()
+	if broken == nil {
+		return true
+	}
+	if time.Since(c.renewed) < renewEvery {
 		return false
 	}
-	f, err := c.store.OpenFile(d)
-	if err != nil {
+	c.renewed = time.Now()
+	c.log.Error("the index failed and is built anew: blobs are hashed again", zap.Error(broken))
+	c.rebuild.on.Store(true) // nobody may write over what has no record any more
+	footprint := old.Footprint()
+	err := old.Close()
+	x, oerr := replaceIndex(c.store, c.o)
+	if oerr != nil {
+		c.noIndex(errors.Join(broken, err, oerr))
 		return false
 	}
-	f.Close()
+	c.mu.Lock()
+	c.idx.Store(x)
+	c.degraded = ""
+	for _, set := range []map[oci.Digest]departed{c.gone, c.leaving} {
+		clear(set) // the new one knows nothing of them
+	}
+	for d, p := range c.pending {
+		p.recorded = false
+		c.pending[d] = p
+	}
+	c.mu.Unlock()
+	c.store.AddUsed(x.Footprint() - footprint)
+	c.takeUp(true, false)
 	return true
 }
 
-// rebuild hashes the files without a record again, and records each that is
-// what its name says. Nobody waits for it. What it takes up is private, with no
-// grants, until an upstream's word makes it otherwise: who may read what was in
-// the index.
-func (c *Cache) rebuild(mark string) {
+// noIndex notes that no index can be made: nothing new is kept until one can.
+func (c *Cache) noIndex(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.degraded == "" {
+		c.log.Error("no index can be made: nothing new is kept on disk until one can", zap.Error(err))
+	}
+	c.degraded = "the index failed: " + err.Error()
+}
+
+// takeUp has the files without a record recorded in the background. lost: there
+// is an old index to read labels and tags from. count: the account does not
+// know of the files yet; until it does, nothing is kept.
+func (c *Cache) takeUp(lost, count bool) {
+	c.rebuild.on.Store(true)
+	c.rebuild.counting.Store(count)
+	if lost {
+		c.salvage()
+	}
+	c.mu.Lock()
+	if c.closing || c.rebuild.running {
+		c.rebuild.again = true
+		c.mu.Unlock()
+		return
+	}
+	c.rebuild.running = true
+	c.work.Add(1)
+	c.mu.Unlock()
+	go c.takeUpAll(count)
+}
+
+// salvage opens what is left of the old index and takes the tags over: they are
+// nowhere else. syncing is held, or nobody else is there yet.
+func (c *Cache) salvage() {
+	old, err := index.OpenSalvage(c.o.indexPath() + brokenSuffix)
+	if err != nil {
+		c.log.Warn("nothing can be read of the old index: tags will be asked for again", zap.Error(err))
+		return
+	}
+	if before := c.rebuild.old.Swap(old); before != nil {
+		_ = before.Close() // it was for reading only
+	}
+	var b index.Batch
+	tags := 0
+	for t := range old.Tags() {
+		b.PutTags = append(b.PutTags, t)
+		if tags++; len(b.PutTags) == salvageAt {
+			c.apply(b)
+			b = index.Batch{}
+		}
+	}
+	if len(b.PutTags) > 0 {
+		c.apply(b)
+	}
+	c.log.Info("tags were read from the old index", zap.Int("tags", tags))
+}
+
+// takeUpAll counts the files without a record, if they are to be counted, and
+// proves one after the other.
+func (c *Cache) takeUpAll(count bool) {
 	defer c.work.Done()
-	var found, bad int
+	whole := c.countLying(count)
+	for again := true; again; {
+		whole = whole && c.proveAll()
+		c.checkpoint()
+		c.mu.Lock()
+		again = c.rebuild.again && whole
+		c.rebuild.again, c.rebuild.running = false, again
+		c.mu.Unlock()
+	}
+	if !whole || c.idx.Load().Broken() != nil {
+		return // the next start, or the next index, begins again
+	}
+	c.rebuild.on.Store(false)
+	if old := c.rebuild.old.Swap(nil); old != nil {
+		_ = old.Close() // it was for reading only
+	}
+	if err := c.store.AllProven(); err != nil {
+		c.diskFailed("noting that all blobs are recorded", err)
+	}
+	p := c.rebuild.progress()
+	c.log.Info("all blobs are recorded", zap.Int64("files", p.Files), zap.Int64("damaged", p.Damaged))
+}
+
+// countLying counts the files without a record and, if the account does not
+// know of them, adds them to it. It tells whether it came to the end.
+func (c *Cache) countLying(account bool) bool {
+	defer c.rebuild.counting.Store(false)
+	c.rebuild.files.Store(0)
+	c.rebuild.bytes.Store(0)
+	c.rebuild.hashed.Store(0)
 	for f, err := range c.store.Blobs() {
 		if c.ctx.Err() != nil {
-			return
+			return false
 		}
 		if err != nil {
 			c.diskFailed("looking through the blobs", err)
-			return
+			return false
 		}
-		if _, known := c.findStored(f.Digest); known {
-			continue
-		}
-		rec := index.Record{Digest: f.Digest, Size: f.Size, Allocated: f.Allocated, MediaType: oci.MediaTypeOctetStream,
-			Class: index.ClassOf(f.Size, false), FirstSeen: time.Now(), LastUsed: time.Now()}
-		if !c.intact(rec) {
-			if c.ctx.Err() != nil {
-				return
-			}
-			bad++
-			if err := c.store.Remove(rec.Digest, rec.Allocated); err != nil {
-				c.diskFailed("removing a damaged blob", err)
-			}
-			continue
-		}
-		found++
-		c.commit.Lock()
-		ok := c.apply(index.Batch{Put: []index.Record{rec}})
-		c.commit.Unlock()
-		if !ok {
-			return
+		if _, known := c.findStored(f.Digest); !known {
+			c.rebuild.files.Add(1)
+			c.rebuild.bytes.Add(f.Allocated)
 		}
 	}
-	c.rebuilding.Store(false)
-	if err := os.Remove(mark); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.diskFailed("noting that all blobs are recorded", err)
+	if account {
+		c.store.AddUsed(c.rebuild.bytes.Load())
 	}
-	if found+bad > 0 {
-		c.log.Info("the index is built anew", zap.Int("blobs", found), zap.Int("damaged", bad))
-	}
-}
-
-// intact hashes a blob's file.
-func (c *Cache) intact(rec index.Record) bool {
-	f, err := c.store.OpenFile(rec.Digest)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	h := rec.Digest.Hash()
-	_, err = io.Copy(h, &stoppable{c.ctx, f.File})
-	return err == nil && rec.Digest.Matches(h)
-}
-
-// stoppable reads until its context ends: whoever closes does not wait for
-// gigabytes to be hashed.
-type stoppable struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-// Read implements io.Reader.
-func (s *stoppable) Read(p []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.r.Read(p)
+	c.log.Info("blobs without a record are hashed and recorded", zap.Int64("files", c.rebuild.files.Load()), zap.Int64("bytes", c.rebuild.bytes.Load()))
+	return true
 }

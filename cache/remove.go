@@ -32,7 +32,7 @@ func (c *Cache) Remove(ref oci.Reference) (Removed, error) {
 	c.checkpoint() // so that the index knows all tags
 	var gone []index.Tag
 	used := map[oci.Digest]bool{}
-	for t, err := range c.index.Tags() {
+	for t, err := range c.idx.Load().Tags() {
 		if err != nil {
 			return Removed{}, fmt.Errorf("reading the tags: %w", err)
 		}

@@ -21,7 +21,15 @@ type Stats struct {
 	VerifyFailures map[string]uint64 // by upstream
 	StaleServed    map[string]uint64 // by upstream
 
-	Degraded string // why nothing new is kept; "" when all is well
+	Mended      uint64 // hits whose file broke in the middle and that went on from upstream
+	Damaged     uint64 // blobs whose file was not what its record says
+	Stalled     uint64 // operations of fills that the disk did not come back from in time
+	EvictedOpen int64  // bytes of Bytes that are evicted, and held by a reader still
+	Syncs       uint64 // fsync calls for blobs and their folders
+	Commits     uint64 // transactions of the index
+
+	Rebuild  Rebuild // of an index that was lost
+	Degraded string  // why nothing new is kept; "" when all is well
 }
 
 // Removed says what a removal took away.

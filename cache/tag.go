@@ -23,7 +23,7 @@ func (c *Cache) tag(ref oci.Reference) (index.Tag, bool) {
 	if ok || gone || c.store == nil {
 		return t, ok
 	}
-	t, ok, err := c.index.Tag(ref)
+	t, ok, err := c.idx.Load().Tag(ref)
 	if err != nil {
 		c.indexFailed(err)
 		return index.Tag{}, false

@@ -48,14 +48,16 @@ type Store struct {
 	ledger *ledger
 	opens  opens
 
-	clean, sameBoot bool
-	bootID          string
+	clean, sameBoot, moved bool
+	bootID                 string
 
 	mu       sync.Mutex              // guards what follows; taken before ledger.mu
 	kept     map[oci.Digest]keptFile // files in fills/ that no Commit of this process made
 	folders  map[string]int64        // allocated bytes of each shard folder
 	looked   map[string]bool         // folders that changed since Sync last looked at them
 	unsynced map[string]bool         // folders that got a sub-folder since Sync
+
+	shardsSeen bool // blobs/ had a folder at Open
 
 	counters counters
 }
@@ -144,8 +146,10 @@ func (s *Store) begin() (err error) {
 	if err := durable.RemoveDurable(s.fs, cleanName); err != nil {
 		return diskError("remove the mark of a clean stop", err)
 	}
-	if id, err := durable.ReadFile(s.fs, bootName); err == nil {
-		s.sameBoot = s.bootID != "" && strings.TrimSpace(string(id)) == s.bootID
+	if text, err := durable.ReadFile(s.fs, bootName); err == nil {
+		boot, dir, known := strings.Cut(strings.TrimSpace(string(text)), " ")
+		s.moved = known && dir != s.identity()
+		s.sameBoot = s.bootID != "" && boot == s.bootID && !s.moved
 	}
 	return s.survey()
 }
@@ -182,8 +186,9 @@ func (s *Store) Close() error {
 func (s *Store) Clean() bool { return s.clean }
 
 // SameBoot tells whether the kernel has run without a break since Settle was
-// last called by a process here: what a killed process wrote into fills/ is
-// then still what it wrote. Otherwise an unfinished fill may hold anything.
+// last called by a process in this very directory: what a killed process wrote
+// into fills/ is then still what it wrote. Otherwise, and in a copy, an
+// unfinished fill may hold anything.
 func (s *Store) SameBoot() bool { return s.sameBoot }
 
 // Settle is called at start-up once nothing is left in fills/ that SameBoot
@@ -194,7 +199,7 @@ func (s *Store) Settle() error {
 	if err != nil {
 		return diskError("write the boot id", err)
 	}
-	_, err = io.WriteString(f, s.bootID+"\n")
+	_, err = io.WriteString(f, s.bootID+" "+s.identity()+"\n")
 	return diskError("write the boot id", errors.Join(err, f.Close()))
 }
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path"
 	"strings"
+	"time"
 
 	"cistern/internal/durable"
 	"cistern/internal/oci"
@@ -38,6 +39,7 @@ func (s *Store) surveyTree(tree string) error {
 		dir := path.Join(tree, alg, shard)
 		s.lookAt(dir)
 		if tree == blobsDir {
+			s.shardsSeen = true
 			return nil
 		}
 		return s.files(dir, func(d oci.Digest, fi fs.FileInfo) bool {
@@ -137,7 +139,7 @@ func (s *Store) Blobs() iter.Seq2[Found, error] {
 		stop := errors.New("enough")
 		err := s.shards(blobsDir, func(alg, shard string) (err error) {
 			ferr := s.files(path.Join(blobsDir, alg, shard), func(d oci.Digest, fi fs.FileInfo) bool {
-				if !yield(Found{d, fi.Size(), durable.Allocated(fi)}, nil) {
+				if !yield(found(d, fi), nil) {
 					err = stop
 				}
 				return err == nil
@@ -153,7 +155,9 @@ func (s *Store) Blobs() iter.Seq2[Found, error] {
 // Found is a file met in blobs/.
 type Found struct {
 	Digest          oci.Digest
-	Size, Allocated int64 // bytes
+	Size, Allocated int64     // bytes
+	Public          bool      // it was made by CreatePublic
+	Made            time.Time // when it was written
 }
 
 // lookAt counts what a folder takes now.

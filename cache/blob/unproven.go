@@ -1,0 +1,122 @@
+package blob
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"syscall"
+
+	"cistern/internal/durable"
+	"cistern/internal/oci"
+)
+
+// unprovenName is a file that is there while blobs/ may hold files without a
+// record: whoever opens the directory next goes on with what it finds.
+const unprovenName = "rebuild"
+
+// Unproven tells whether blobs/ may hold files that nobody has a record of:
+// because an earlier process lost its index and did not come to the end of
+// building a new one, or because the directory is a copy of another.
+func (s *Store) Unproven() bool {
+	if s.moved {
+		return true
+	}
+	_, err := s.fs.Lstat(unprovenName)
+	return err == nil
+}
+
+// MarkUnproven notes durably that blobs/ may hold files without a record. It
+// comes before whatever loses the records: an index made anew knows nothing of
+// what lies here.
+func (s *Store) MarkUnproven() error {
+	if _, err := s.fs.Lstat(unprovenName); err == nil {
+		return nil
+	}
+	return diskError("mark that blobs are to be recorded", durable.WriteFile(s.fs, unprovenName, nil))
+}
+
+// AllProven takes the mark away: each file in blobs/ has a record by now.
+func (s *Store) AllProven() error {
+	return diskError("note that all blobs are recorded", durable.RemoveDurable(s.fs, unprovenName))
+}
+
+// Holds tells whether there is anything in blobs/ at all, cheaply.
+func (s *Store) Holds() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.shardsSeen
+}
+
+// Demote moves a file from blobs/, where it lies without a record, to fills/,
+// as if an earlier fill had left it there: Resume goes on with it. Its bytes
+// must be counted as used (AddUsed), and stay so. fs.ErrNotExist if there is
+// none.
+//
+//	rename(blobs/.., fills/..)
+func (s *Store) Demote(d oci.Digest) error {
+	from, to := place(blobsDir, d), place(fillsDir, d)
+	fi, err := s.fs.Lstat(from)
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return diskError("demote "+d.String(), err)
+	case err != nil || !fi.Mode().IsRegular():
+		return fmt.Errorf("demote %s: %w", d, fs.ErrNotExist)
+	}
+	if err := s.withFolder(to, func() error { return s.fs.Rename(from, to) }); err != nil {
+		return diskError("demote "+d.String(), err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept[d] = kept(fi)
+	return nil
+}
+
+// Lying describes the file of a digest in blobs/; false if there is none.
+func (s *Store) Lying(d oci.Digest) (Found, bool) {
+	fi, err := s.fs.Lstat(place(blobsDir, d))
+	if err != nil || !fi.Mode().IsRegular() {
+		return Found{}, false
+	}
+	return found(d, fi), true
+}
+
+func found(d oci.Digest, fi fs.FileInfo) Found {
+	return Found{Digest: d, Size: fi.Size(), Allocated: durable.Allocated(fi), Public: fi.Mode()&fs.ModeSticky != 0, Made: fi.ModTime()}
+}
+
+// SyncLying puts a file in blobs/ on stable storage, which a copy of a
+// directory is not.
+//
+//	open(file) fsync close
+func (s *Store) SyncLying(d oci.Digest) error {
+	err := durable.SyncFile(s.fs, place(blobsDir, d))
+	s.counters.filesSynced.Add(1)
+	if err != nil {
+		s.counters.syncFailures.Add(1)
+	}
+	return diskError("sync blob "+d.String(), err)
+}
+
+// identity tells this directory from a copy of it: the inode of the lock file,
+// which a copy has its own of. A file system that gives no lasting numbers makes
+// every start look like a copy's, which costs a walk and is safe.
+func (s *Store) identity() string {
+	fi, err := s.fs.Lstat(lockName)
+	if err != nil {
+		return ""
+	}
+	return inode(fi)
+}
+
+// Moved tells whether the directory is not the one that the last process here
+// has settled in, but a copy.
+func (s *Store) Moved() bool { return s.moved }
+
+func inode(fi fs.FileInfo) string {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	return strconv.FormatUint(st.Ino, 10)
+}

@@ -1,0 +1,222 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"cistern/cache/blob"
+	"cistern/cache/index"
+	"cistern/internal/oci"
+)
+
+// A file without a record, or with one that may be an earlier blob's, is proven
+// by its digest before a byte of it is believed. Small ones are read at once,
+// larger ones go through a flight, so that whoever asks reads along.
+
+// errDamaged ends a flight of what lay here and was not the blob.
+var errDamaged = fmt.Errorf("what lay in the cache is not the blob: %w", errMismatch)
+
+// label is what the index knew of bytes that are to be proven; false if nothing.
+func (c *Cache) label(d oci.Digest) (index.Record, bool) {
+	c.mu.Lock()
+	rec, ok := c.doubted[d]
+	c.mu.Unlock()
+	if old := c.rebuild.old.Load(); !ok && old != nil {
+		rec, ok = old.Record(d)
+	}
+	return rec, ok
+}
+
+// labelled describes a file that was proven: as the index had it, else as the
+// file itself says.
+func (c *Cache) labelled(f blob.Found) index.Record {
+	rec, ok := c.label(f.Digest)
+	if !ok || rec.Size != f.Size {
+		made := f.Made
+		if now := time.Now(); made.After(now) {
+			made = now
+		}
+		rec = index.Record{MediaType: oci.MediaTypeOctetStream, Class: index.ClassOf(f.Size, false), FirstSeen: made, LastUsed: made, Public: f.Public}
+	}
+	rec.Digest, rec.Size, rec.Allocated = f.Digest, f.Size, f.Allocated
+	return rec
+}
+
+// regrant takes over who may have a private blob.
+func (c *Cache) regrant(d oci.Digest) {
+	old := c.rebuild.old.Load()
+	if old == nil {
+		return
+	}
+	for g := range old.Grants(d) {
+		c.grant(g.Repository, d)
+	}
+}
+
+// proveDoubted proves what settle has doubted, in the background.
+func (c *Cache) proveDoubted() {
+	if len(c.doubted) == 0 || !c.begin() {
+		return
+	}
+	var all []oci.Digest
+	for d := range c.doubted {
+		all = append(all, d)
+	}
+	go func() {
+		defer c.work.Done()
+		for _, d := range all {
+			c.proveByFill(d)
+		}
+	}()
+}
+
+// undoubt gives a doubted file up: it is gone, and so must its record be.
+func (c *Cache) undoubt(d oci.Digest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if rec, ok := c.doubted[d]; ok {
+		delete(c.doubted, d)
+		c.gone[d] = departed{rec.Class, rec.Allocated, true}
+	}
+}
+
+// proveAll proves each file in blobs/ that has no record. It tells whether it
+// came to the end.
+func (c *Cache) proveAll() bool {
+	var g errgroup.Group
+	g.SetLimit(min(4, runtime.GOMAXPROCS(0)))
+	defer func() { _ = g.Wait() }() // what fails is counted and logged where it does
+	for f, err := range c.store.Blobs() {
+		if c.ctx.Err() != nil {
+			return false
+		}
+		if err != nil {
+			c.diskFailed("looking through the blobs", err)
+			return false
+		}
+		if _, known := c.findStored(f.Digest); known {
+			continue
+		}
+		if f.Size > maxCollect {
+			c.proveByFill(f.Digest)
+		} else {
+			g.Go(func() error {
+				c.proveLying(f.Digest)
+				return nil
+			})
+		}
+		c.mu.Lock()
+		many := len(c.pending) >= 2*checkpointAt
+		c.mu.Unlock()
+		if many {
+			c.checkpoint()
+		}
+	}
+	return g.Wait() == nil && c.ctx.Err() == nil
+}
+
+// proveLying reads a file in blobs/ and makes it a blob if it is what its name
+// says; what is not goes.
+func (c *Cache) proveLying(d oci.Digest) {
+	if !c.claim(d) {
+		return // somebody is at it
+	}
+	defer c.release(d)
+	defer func() {
+		if p := recover(); p != nil {
+			c.log.Error("proving a blob panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+		}
+	}()
+	f, ok := c.store.Lying(d)
+	if _, known := c.findStored(d); known || !ok {
+		return
+	}
+	intact, err := c.intact(f)
+	if err != nil && c.ctx.Err() != nil {
+		return
+	}
+	c.rebuild.hashed.Add(1)
+	if intact && c.store.Moved() {
+		err = c.store.SyncLying(d)
+	}
+	if err == nil && intact {
+		c.regrant(d)
+		c.admitPlaced(c.labelled(f))
+		return
+	}
+	c.rebuild.damaged.Add(1)
+	if err := errors.Join(err, c.store.Remove(d, f.Allocated)); err != nil {
+		c.diskFailed("proving a blob", err)
+	}
+}
+
+// intact hashes a file in blobs/.
+func (c *Cache) intact(f blob.Found) (bool, error) {
+	file, err := c.store.OpenFile(f.Digest)
+	if err != nil {
+		return false, err
+	}
+	defer file.Close()
+	h := f.Digest.Hash()
+	if _, err := io.Copy(h, &stoppable{c.ctx, file.File}); err != nil {
+		return false, err
+	}
+	return f.Digest.Matches(h), nil
+}
+
+// proveSmall proves a small object that is asked for, and gives its record.
+func (c *Cache) proveSmall(d oci.Digest, limit int64) (index.Record, bool) {
+	if c.store == nil || !c.rebuild.on.Load() || c.rebuild.counting.Load() {
+		return index.Record{}, false
+	}
+	if f, ok := c.store.Lying(d); !ok || f.Size > limit {
+		return index.Record{}, false
+	}
+	c.proveLying(d)
+	return c.findStored(d)
+}
+
+// proveByFill proves a file by a flight that asks nobody upstream, and waits for
+// its end.
+func (c *Cache) proveByFill(d oci.Digest) {
+	f, ok := c.flights.Join(d, func() (*fill, bool) {
+		if _, here := c.find(d); here || !c.begin() {
+			return nil, false
+		}
+		f := c.newFill(Repository{}, d, 1)
+		f.proof = true
+		go c.run(f)
+		return f, true
+	})
+	if !ok {
+		return
+	}
+	r := f.Join()
+	defer r.Close()
+	// It may be somebody's pull by now: whatever comes of it is as good.
+	_, _ = r.Wait(c.ctx, math.MaxInt64)
+}
+
+// stoppable reads until its context ends: whoever closes does not wait for
+// gigabytes to be hashed.
+type stoppable struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+// Read implements io.Reader.
+func (s *stoppable) Read(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.r.Read(p)
+}

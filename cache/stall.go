@@ -1,0 +1,69 @@
+package cache
+
+import (
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"cistern/internal/oci"
+)
+
+// stallAfter is how long the disk may take for one operation of a fill before
+// its readers go on without it.
+const stallAfter = 5 * time.Second
+
+// errStalled is for an operation that the disk came back from too late: whoever
+// waited for it has gone on without.
+var errStalled = fmt.Errorf("the disk did not answer within %s: %w", stallAfter, oci.ErrUnavailable)
+
+// onDisk runs an operation on the disk. If the disk does not come back in time,
+// leave is called, once, while the operation still runs, new fills go past the
+// disk until it has come back, and the error is errStalled, whatever became of
+// the operation.
+func (c *Cache) onDisk(leave func(), op func() error) error {
+	left := make(chan struct{})
+	t := time.AfterFunc(stallAfter, func() {
+		defer close(left)
+		c.stalled()
+		leave()
+	})
+	defer t.Stop() // if op panics
+	err := op()
+	if t.Stop() {
+		return err
+	}
+	<-left
+	c.stalls.Add(-1)
+	return errStalled
+}
+
+// stalled notes an operation that does not come back.
+func (c *Cache) stalled() {
+	c.stalls.Add(1)
+	c.stats.stalled.Add(1)
+	c.diskFailed("waiting for the disk", errStalled)
+}
+
+// unhurried runs op and waits for it, but not for a disk that does not come
+// back: then it goes on alone.
+func (c *Cache) unhurried(op func()) {
+	if !c.begin() {
+		return
+	}
+	done := make(chan struct{})
+	over := sync.OnceFunc(func() { close(done) })
+	go func() {
+		defer c.work.Done()
+		defer over()
+		defer func() {
+			if p := recover(); p != nil {
+				c.log.Error("keeping an object panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			}
+		}()
+		_ = c.onDisk(over, func() error { op(); return nil }) // a stall is counted and said
+	}()
+	<-done
+}
