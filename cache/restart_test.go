@@ -281,8 +281,8 @@ func TestIndexLost(t *testing.T) {
 				t.Fatal(err)
 			}
 			next := open(t, Options{Dir: c.o.Dir})
-			if keeps := next.keeping(); keeps && next.Stats().Bytes < 6*mib {
-				t.Errorf("it keeps new blobs while %d bytes are counted and more lie there", next.Stats().Bytes)
+			if keeps := next.keeping(); keeps && next.Stats().Rebuild.Bytes < 6*mib {
+				t.Errorf("it keeps new blobs while %d bytes are counted and more lie there", next.Stats().Rebuild.Bytes)
 			}
 			var wg sync.WaitGroup
 			for _, d := range []oci.Digest{dgood, dbad} {

@@ -125,6 +125,14 @@ func decodeRecord(key, value []byte) (s stored, ok bool) {
 	return s, s.size >= 0 && s.allocated >= 0
 }
 
+// full adds the names.
+func (s stored) full(d oci.Digest, mediaType, origin string) Record {
+	return Record{
+		Digest: d, Size: s.size, Allocated: s.allocated, MediaType: mediaType, Class: s.class,
+		FirstSeen: timeOf(s.first), LastUsed: timeOf(s.last), Public: s.public, Origin: origin,
+	}
+}
+
 // recencyKey sorts by class, then time, then digest: the order is total.
 func recencyKey(c Class, last uint64, digest []byte) []byte {
 	key := make([]byte, 0, 9+len(digest))

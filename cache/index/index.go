@@ -310,8 +310,5 @@ func (x *Index) full(tx *bolt.Tx, key []byte, d oci.Digest, s stored) (Record, b
 		x.noteBad(bucketBlobs, key)
 		return Record{}, false
 	}
-	return Record{
-		Digest: d, Size: s.size, Allocated: s.allocated, MediaType: mediaType, Class: s.class,
-		FirstSeen: timeOf(s.first), LastUsed: timeOf(s.last), Public: s.public, Origin: origin,
-	}, true
+	return s.full(d, mediaType, origin), true
 }

@@ -2,6 +2,7 @@ package index
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -10,7 +11,17 @@ import (
 	"cistern/internal/oci"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+// TestMain is also the child process of TestMutations, which may die.
+func TestMain(m *testing.M) {
+	if from := os.Getenv(childEnv); from != "" {
+		if err := mutateAll(from, os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	leaktest.Main(m)
+}
 
 func newIndex(t testing.TB) *Index {
 	t.Helper()

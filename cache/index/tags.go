@@ -41,11 +41,16 @@ func (x *Index) tag(tx *bolt.Tx, key, value []byte) (Tag, bool) {
 		x.noteBad(bucketTags, key)
 		return Tag{}, false
 	}
+	return s.full(repo, string(key[4:]), mediaType), true
+}
+
+// full adds the names.
+func (t storedTag) full(repo oci.Repository, name, mediaType string) Tag {
 	return Tag{
-		Reference: oci.Reference{Repository: repo, Tag: string(key[4:])},
-		Target:    oci.Descriptor{MediaType: mediaType, Digest: s.target, Size: s.size},
-		Checked:   timeOf(s.checked), Changed: timeOf(s.changed), Public: s.public,
-	}, true
+		Reference: oci.Reference{Repository: repo, Tag: name},
+		Target:    oci.Descriptor{MediaType: mediaType, Digest: t.target, Size: t.size},
+		Checked:   timeOf(t.checked), Changed: timeOf(t.changed), Public: t.public,
+	}
 }
 
 // tagsPerPage is how many tags a walk reads in one transaction: the consumer

@@ -22,7 +22,7 @@ var arrows = []arrow{
 	{"cache/blob", []string{"internal/oci", "internal/durable"}, "files and space: no bbolt, no HTTP"},
 	{"cache/index", []string{"internal/oci"}, "records only; it knows no files"},
 	{"cache/flight", nil, "one fill, many readers: the standard library only, so that it can be read and tested alone"},
-	{"cache", []string{"cache/blob", "cache/index", "cache/flight", "internal/oci"}, "the cache declares the source it needs and never sees an upstream"},
+	{"cache", []string{"cache/blob", "cache/index", "cache/flight", "internal/oci", "internal/durable"}, "the cache declares the source it needs and never sees an upstream"},
 	{"upstream", []string{"upstream/...", "internal/oci"}, "a registry client; it does not know that there is a cache"},
 	{"config", []string{"internal/oci"}, "plain structs; it builds nothing"},
 	{"internal/oci", nil, "the vocabulary is below everything"},

@@ -1,0 +1,188 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"hash"
+	"io"
+	"time"
+
+	"cistern/cache/blob"
+	"cistern/internal/oci"
+)
+
+// collect takes a small blob into memory, answers from there, and stores it
+// after that.
+func (c *Cache) collect(f *fill, s *stream) error {
+	size := s.size
+	f.data = make([]byte, size)
+	t := time.AfterFunc(collectFor, func() { f.Open(size) })
+	defer t.Stop()
+	for have := 0; have < len(f.data); {
+		n, err := s.Read(f.data[have:])
+		if err != nil && c.abandoned(f) {
+			h := f.digest.Hash()
+			h.Write(f.data[:have])
+			f.Open(size)
+			return f.letGo(h, int64(have))
+		}
+		if err != nil {
+			return err
+		}
+		have += n
+		f.Advance(int64(have))
+	}
+	if !f.digest.Verify(f.data) {
+		return errMismatch
+	}
+	f.Done()
+	if f.alone {
+		c.storeBytes(f.record(size), f.data)
+	}
+	c.vouch(f)
+	return nil
+}
+
+// spool takes a blob into a file that its readers follow.
+func (c *Cache) spool(f *fill, s *stream, left *leftover) error {
+	in, h, err := c.ingest(f, s, left)
+	switch {
+	case errors.Is(err, errStalled):
+		return nil
+	case err != nil:
+		c.unback(f, s, f.digest.Hash(), 0)
+		return nil
+	}
+	f.Open(s.size)
+	f.Advance(in.Len())
+	if err := c.pour(f, s, in, h); err != nil {
+		return err
+	}
+	if !f.digest.Matches(h) {
+		c.abort(in)
+		return errMismatch
+	}
+	return c.finish(f, in)
+}
+
+// ingest opens the file that a fill grows in. After errStalled its readers go on
+// without it already.
+func (c *Cache) ingest(f *fill, s *stream, left *leftover) (in *blob.Ingest, h hash.Hash, err error) {
+	if left != nil {
+		if err := left.in.Reach(f.ctx, s.size); err != nil {
+			left.keep()
+			return nil, nil, err
+		}
+		return left.in, left.hash, nil
+	}
+	if !f.alone || !c.keeping() {
+		return nil, nil, errUnbacked
+	}
+	h = f.digest.Hash()
+	err = c.onDisk(func() { c.unback(f, s, h, 0) }, func() error {
+		in, err = c.create(f.ctx, f.digest, s.size, !f.private)
+		return err
+	})
+	if errors.Is(err, errStalled) && in != nil {
+		c.abort(in)
+	}
+	return in, h, err
+}
+
+// create makes the file of a blob of so many bytes, -1 if that is not known.
+func (c *Cache) create(ctx context.Context, d oci.Digest, size int64, public bool) (*blob.Ingest, error) {
+	if size < 0 {
+		size = unknownStep
+	}
+	res, err := c.store.Reserve(ctx, size)
+	if err != nil {
+		c.diskFailed("reserving space", err)
+		return nil, err
+	}
+	create := c.store.Create
+	if public {
+		create = c.store.CreatePublic
+	}
+	in, err := create(d, res)
+	if err != nil {
+		c.diskFailed("creating a file", err)
+	}
+	return in, err
+}
+
+// unknownStep is reserved at a time for a blob of unknown length.
+const unknownStep = 8 << 20
+
+// pour copies the stream into the file, hashing, and tells the readers.
+func (c *Cache) pour(f *fill, s *stream, in *blob.Ingest, h hash.Hash) error {
+	buf := c.chunks.Get().(*[chunk]byte)
+	defer c.chunks.Put(buf)
+	for {
+		n, err := s.Read(buf[:])
+		if n > 0 {
+			have := in.Len()
+			werr := c.onDisk(func() { c.unback(f, nil, h, have) }, func() error {
+				_, err := in.Write(buf[:n])
+				return err
+			})
+			if werr != nil {
+				c.diskFailed("writing a blob", werr)
+				if !errors.Is(werr, errStalled) {
+					c.unback(f, nil, h, have)
+				}
+				c.abort(in)
+				return errUnbacked
+			}
+			h.Write(buf[:n])
+			f.Advance(in.Len())
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			return nil
+		case c.abandoned(f):
+			at := in.Len()
+			c.keepPartial(in)
+			return f.letGo(h, at)
+		default:
+			c.keepPartial(in)
+			return err
+		}
+	}
+}
+
+// abandoned tells whether a fill was stopped because nobody read it.
+func (c *Cache) abandoned(f *fill) bool { return f.ctx.Err() != nil && c.ctx.Err() == nil }
+
+// letGo ends an open flight at a byte up to which the hash is known: whoever
+// has joined in the very moment in which it was stopped goes on from there.
+func (f *fill) letGo(h hash.Hash, at int64) error {
+	f.at, f.hash = at, h
+	f.Fail(errUnbacked)
+	return errUnbacked
+}
+
+// unback lets the readers go on without the disk. A stream that nothing was
+// read from yet is left to the first of them.
+func (c *Cache) unback(f *fill, s *stream, h hash.Hash, at int64) {
+	c.stats.unbacked.Add(1)
+	f.at, f.hash = at, h
+	if s != nil {
+		f.Open(s.size)
+		spare := *s
+		spare.cancel, f.cancel = f.cancel, func() {}
+		f.spare.Store(&spare)
+		s.body = nil
+	}
+	f.Fail(errUnbacked)
+	if f.Readers() == 0 {
+		f.dropSpare()
+	}
+}
+
+// dropSpare closes the stream that no reader has taken over.
+func (f *fill) dropSpare() {
+	if s := f.spare.Swap(nil); s != nil {
+		s.end()
+	}
+}
