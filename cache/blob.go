@@ -64,6 +64,9 @@ func (c *Cache) hit(ctx context.Context, repo *Repository, d oci.Digest) (*Conte
 	}
 	rec, ok := c.findStored(d)
 	if !ok {
+		rec, ok = c.proveNow(d, maxCollect)
+	}
+	if !ok {
 		return nil, nil
 	}
 	if err := c.allowBlob(ctx, repo, rec); err != nil {
@@ -102,7 +105,11 @@ func describe(rec index.Record) oci.Descriptor {
 // Stat tells a blob's size without fetching it: from what is here, from a fill
 // under way, or from upstream. It starts no fill.
 func (c *Cache) Stat(ctx context.Context, repo *Repository, d oci.Digest) (*Content, error) {
-	if rec, ok := c.find(d); ok {
+	rec, ok := c.find(d)
+	if !ok {
+		rec, ok = c.proveNow(d, maxCollect)
+	}
+	if ok {
 		if err := c.allowBlob(ctx, repo, rec); err != nil {
 			return nil, err
 		}

@@ -200,7 +200,7 @@ func (c *Cache) openDisk() error {
 	c.store = store
 	c.idx.Store(x)
 	_, blobs := x.Totals().Sum()
-	store.AddUsed(blobs + x.Footprint())
+	store.AddUsed(blobs + x.Footprint() + c.o.asideBytes())
 	c.settle()
 	if lost != nil {
 		c.log.Error("the index is damaged and is built anew: blobs are hashed again", zap.Error(lost))

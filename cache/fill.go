@@ -273,4 +273,3 @@ func (c *Cache) openRest(f *fill, left *leftover) (*stream, *leftover, error) {
 	s := newStream(f.ctx, f.repo.Source, f.digest, 0, -1)
 	return s, nil, s.open()
 }
-

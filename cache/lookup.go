@@ -97,7 +97,7 @@ func (c *Cache) small(d oci.Digest, limit int64) ([]byte, index.Record, bool) {
 	}
 	rec, ok := c.findStored(d)
 	if !ok {
-		rec, ok = c.proveSmall(d, limit)
+		rec, ok = c.proveNow(d, limit)
 	}
 	if !ok || rec.Size > limit {
 		return nil, rec, false

@@ -150,8 +150,12 @@ func (c *Cache) proveLying(d oci.Digest) {
 	}
 	if err == nil && intact {
 		c.regrant(d)
+		c.rebuild.noteEarly(d)
 		c.admitPlaced(c.labelled(f))
 		return
+	}
+	if c.rebuild.counting.Load() {
+		return // it may not be counted yet, and its turn comes
 	}
 	c.rebuild.damaged.Add(1)
 	if err := errors.Join(err, c.store.Remove(d, f.Allocated)); err != nil {
@@ -173,12 +177,13 @@ func (c *Cache) intact(f blob.Found) (bool, error) {
 	return f.Digest.Matches(h), nil
 }
 
-// proveSmall proves a small object that is asked for, and gives its record.
-func (c *Cache) proveSmall(d oci.Digest, limit int64) (index.Record, bool) {
-	if c.store == nil || !c.rebuild.on.Load() || c.rebuild.counting.Load() {
+// proveNow proves an object that is asked for, and gives its record: a small
+// one, or any while no fill may use the disk.
+func (c *Cache) proveNow(d oci.Digest, most int64) (index.Record, bool) {
+	if c.store == nil || !c.rebuild.on.Load() {
 		return index.Record{}, false
 	}
-	if f, ok := c.store.Lying(d); !ok || f.Size > limit {
+	if f, ok := c.store.Lying(d); !ok || f.Size > most && !c.rebuild.counting.Load() {
 		return index.Record{}, false
 	}
 	c.proveLying(d)

@@ -5,14 +5,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
 
 	"cistern/cache/blob"
 	"cistern/cache/index"
-	"cistern/internal/durable"
 	"cistern/internal/oci"
 )
 
@@ -37,6 +38,9 @@ type rebuild struct {
 	old atomic.Pointer[index.Salvage]
 
 	running, again bool // guarded by Cache.mu
+
+	earlyMu sync.Mutex
+	early   map[oci.Digest]struct{} // proven while all was being counted
 
 	files, bytes, hashed, damaged atomic.Int64
 }
@@ -81,17 +85,23 @@ func replaceIndex(store *blob.Store, o Options) (*index.Index, error) {
 		return nil, err
 	}
 	path := o.indexPath()
-	var before int64
-	if fi, err := os.Lstat(path + brokenSuffix); err == nil {
-		before = durable.Allocated(fi)
-	}
 	if err := os.Rename(path, path+brokenSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("putting the broken index aside: %w", err)
 	}
-	if fi, err := os.Lstat(path + brokenSuffix); err == nil {
-		store.AddUsed(durable.Allocated(fi) - before)
-	}
 	return index.Open(path, o.index)
+}
+
+// asideBytes is what an index that was put aside takes: its blocks, since most
+// of what its size says was never written.
+func (o Options) asideBytes() int64 {
+	fi, err := os.Lstat(o.indexPath() + brokenSuffix)
+	if err != nil {
+		return 0
+	}
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512
+	}
+	return fi.Size()
 }
 
 // renewIndex replaces an index that broke while it was in use. Until it
@@ -108,7 +118,7 @@ func (c *Cache) renewIndex() bool {
 	c.renewed = time.Now()
 	c.log.Error("the index failed and is built anew: blobs are hashed again", zap.Error(broken))
 	c.rebuild.on.Store(true) // nobody may write over what has no record any more
-	footprint := old.Footprint()
+	before := old.Footprint() + c.o.asideBytes()
 	err := old.Close()
 	x, oerr := replaceIndex(c.store, c.o)
 	if oerr != nil {
@@ -126,7 +136,7 @@ func (c *Cache) renewIndex() bool {
 		c.pending[d] = p
 	}
 	c.mu.Unlock()
-	c.store.AddUsed(x.Footprint() - footprint)
+	c.store.AddUsed(x.Footprint() + c.o.asideBytes() - before)
 	c.takeUp(true, false)
 	return true
 }
@@ -174,10 +184,14 @@ func (c *Cache) salvage() {
 		_ = before.Close() // it was for reading only
 	}
 	var b index.Batch
-	tags := 0
+	checked := map[oci.Reference]time.Time{} // of each tag, the latest word
 	for t := range old.Tags() {
+		if before, ok := checked[t.Reference]; ok && !before.Before(t.Checked) {
+			continue
+		}
+		checked[t.Reference] = t.Checked
 		b.PutTags = append(b.PutTags, t)
-		if tags++; len(b.PutTags) == salvageAt {
+		if len(b.PutTags) == salvageAt {
 			c.apply(b)
 			b = index.Batch{}
 		}
@@ -185,7 +199,7 @@ func (c *Cache) salvage() {
 	if len(b.PutTags) > 0 {
 		c.apply(b)
 	}
-	c.log.Info("tags were read from the old index", zap.Int("tags", tags))
+	c.log.Info("tags were read from the old index", zap.Int("tags", len(checked)))
 }
 
 // takeUpAll counts the files without a record, if they are to be counted, and
@@ -218,10 +232,10 @@ func (c *Cache) takeUpAll(count bool) {
 // countLying counts the files without a record and, if the account does not
 // know of them, adds them to it. It tells whether it came to the end.
 func (c *Cache) countLying(account bool) bool {
-	defer c.rebuild.counting.Store(false)
 	c.rebuild.files.Store(0)
 	c.rebuild.bytes.Store(0)
 	c.rebuild.hashed.Store(0)
+	defer c.rebuild.forgetEarly()
 	for f, err := range c.store.Blobs() {
 		if c.ctx.Err() != nil {
 			return false
@@ -230,7 +244,7 @@ func (c *Cache) countLying(account bool) bool {
 			c.diskFailed("looking through the blobs", err)
 			return false
 		}
-		if _, known := c.findStored(f.Digest); !known {
+		if _, known := c.findStored(f.Digest); !known || c.rebuild.provenEarly(f.Digest) {
 			c.rebuild.files.Add(1)
 			c.rebuild.bytes.Add(f.Allocated)
 		}
@@ -240,4 +254,31 @@ func (c *Cache) countLying(account bool) bool {
 	}
 	c.log.Info("blobs without a record are hashed and recorded", zap.Int64("files", c.rebuild.files.Load()), zap.Int64("bytes", c.rebuild.bytes.Load()))
 	return true
+}
+
+// noteEarly notes that a file is proven which the account may not know of yet.
+func (r *rebuild) noteEarly(d oci.Digest) {
+	r.earlyMu.Lock()
+	defer r.earlyMu.Unlock()
+	if !r.counting.Load() {
+		return
+	}
+	if r.early == nil {
+		r.early = map[oci.Digest]struct{}{}
+	}
+	r.early[d] = struct{}{}
+}
+
+func (r *rebuild) provenEarly(d oci.Digest) bool {
+	r.earlyMu.Lock()
+	defer r.earlyMu.Unlock()
+	_, ok := r.early[d]
+	return ok
+}
+
+func (r *rebuild) forgetEarly() {
+	r.earlyMu.Lock()
+	defer r.earlyMu.Unlock()
+	r.early = nil
+	r.counting.Store(false)
 }

@@ -98,7 +98,9 @@ func (c *Cache) forget(rec index.Record) {
 	delete(c.pending, rec.Digest)
 	delete(c.touched, rec.Digest)
 	delete(c.newGrant, rec.Digest)
-	c.gone[rec.Digest] = departed{rec.Class, rec.Allocated, !waited || was.recorded}
+	if !c.gone[rec.Digest].recorded { // else that of an earlier blob is what the index counts
+		c.gone[rec.Digest] = departed{rec.Class, rec.Allocated, !waited || was.recorded}
+	}
 	many := len(c.gone) >= goneAt
 	c.mu.Unlock()
 	c.hot.remove(rec.Digest)

@@ -23,7 +23,8 @@ const (
 	versionName = "VERSION"
 	cleanName   = "clean"
 	bootName    = "boot"
-	// indexName is counted by whoever writes it (AddUsed), not here.
+	// indexName is counted by whoever writes it (AddUsed), not here; so is what
+	// begins with it, an index put aside.
 	indexName = "index.db"
 	// lockPatience lets a process that is just ending go, and no more.
 	lockPatience = 900 * time.Millisecond

@@ -21,7 +21,7 @@ func (s *Store) survey() error {
 		return diskError("list", err)
 	}
 	for _, e := range entries {
-		if fi, err := e.Info(); err == nil && e.Name() != indexName && !e.IsDir() {
+		if fi, err := e.Info(); err == nil && !strings.HasPrefix(e.Name(), indexName) && !e.IsDir() {
 			s.ledger.addUsed(durable.Allocated(fi), true)
 		}
 	}
