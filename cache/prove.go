@@ -114,14 +114,21 @@ func (c *Cache) proveAll() bool {
 				return nil
 			})
 		}
-		c.mu.Lock()
-		many := len(c.pending) >= 2*checkpointAt
-		c.mu.Unlock()
-		if many {
+		if c.waiting() >= 2*checkpointAt {
 			c.checkpoint()
+		}
+		if c.idx.Load().Broken() != nil {
+			return false // nobody takes records
 		}
 	}
 	return g.Wait() == nil && c.ctx.Err() == nil
+}
+
+// waiting is how many blobs wait for their record.
+func (c *Cache) waiting() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.pending)
 }
 
 // proveLying reads a file in blobs/ and makes it a blob if it is what its name
@@ -177,13 +184,17 @@ func (c *Cache) intact(f blob.Found) (bool, error) {
 	return f.Digest.Matches(h), nil
 }
 
+// mostUnrecorded bounds what is served without an index, where none can be
+// made: it is in memory.
+const mostUnrecorded = 1 << 16
+
 // proveNow proves an object that is asked for, and gives its record: a small
 // one, or any while no fill may use the disk.
 func (c *Cache) proveNow(d oci.Digest, most int64) (index.Record, bool) {
 	if c.store == nil || !c.rebuild.on.Load() {
 		return index.Record{}, false
 	}
-	if f, ok := c.store.Lying(d); !ok || f.Size > most && !c.rebuild.counting.Load() {
+	if f, ok := c.store.Lying(d); !ok || f.Size > most && c.keeping() || c.waiting() > mostUnrecorded {
 		return index.Record{}, false
 	}
 	c.proveLying(d)

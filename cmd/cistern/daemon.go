@@ -160,6 +160,24 @@ func (d *daemon) serve() <-chan error {
 // drainTime is what responses get to finish in (DESIGN section 7).
 const drainTime = 8 * time.Second
 
+// settleTime is what the cache gets for its last checkpoint: a disk that does not
+// answer must not keep the process.
+const settleTime = 10 * time.Second
+
+func (d *daemon) closeCache() {
+	closed := make(chan error, 1)
+	go func() { closed <- d.cache.Close() }()
+	var err error
+	select {
+	case err = <-closed:
+	case <-time.After(settleTime):
+		err = fmt.Errorf("the disk did not answer within %s: what is not recorded yet will be hashed or fetched again", settleTime)
+	}
+	if err != nil {
+		d.log.Error("closing the cache", zap.Error(err))
+	}
+}
+
 // close ends everything that was opened, in the order in which the parts lean
 // on each other. drain lets the registry's responses finish first; nil cuts.
 func (d *daemon) close(drain func(*listener.Listener)) {
@@ -170,9 +188,7 @@ func (d *daemon) close(drain func(*listener.Listener)) {
 		d.registry.Close()
 	}
 	if d.cache != nil {
-		if err := d.cache.Close(); err != nil {
-			d.log.Error("closing the cache", zap.Error(err))
-		}
+		d.closeCache()
 	}
 	closeUpstreams(d.upstreams)
 	if d.adminAt != nil {

@@ -35,6 +35,10 @@ func statusRows(s admin.Status, now time.Time) [][]string {
 		{"Clients", clientsLine(s, now)},
 		{"Upstreams", upstreamsLine(s.Upstreams)},
 	}
+	if r := s.Cache.Rebuild; r != nil {
+		rows = append(rows, []string{"Rebuilding", fmt.Sprintf("%s of %s files hashed, %s damaged",
+			count(uint64(r.Hashed)), count(uint64(r.Files)), count(uint64(r.Damaged)))})
+	}
 	if s.Cache.Degraded != "" {
 		rows = append(rows, []string{"Degraded", s.Cache.Degraded})
 	}

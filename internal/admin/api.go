@@ -33,17 +33,18 @@ type Status struct {
 
 // CacheStatus is the cache directory. Limit 0 means that there is no cap.
 type CacheStatus struct {
-	Dir           string `json:"dir"`
-	Bytes         int64  `json:"bytes"`
-	Reserved      int64  `json:"reserved_bytes"`
-	Limit         int64  `json:"limit_bytes"`
-	Blobs         int64  `json:"blobs"`
-	EvictedBytes  uint64 `json:"evicted_bytes"`
-	EvictedBlobs  uint64 `json:"evicted_blobs"`
-	FillsInFlight int64  `json:"fills_in_flight"`
-	FlightReaders int64  `json:"flight_readers"`
-	ResumedBytes  uint64 `json:"resumed_bytes"`
-	Degraded      string `json:"degraded,omitempty"` // why nothing new is kept
+	Dir           string         `json:"dir"`
+	Bytes         int64          `json:"bytes"`
+	Reserved      int64          `json:"reserved_bytes"`
+	Limit         int64          `json:"limit_bytes"`
+	Blobs         int64          `json:"blobs"`
+	EvictedBytes  uint64         `json:"evicted_bytes"`
+	EvictedBlobs  uint64         `json:"evicted_blobs"`
+	FillsInFlight int64          `json:"fills_in_flight"`
+	FlightReaders int64          `json:"flight_readers"`
+	ResumedBytes  uint64         `json:"resumed_bytes"`
+	Degraded      string         `json:"degraded,omitempty"` // why nothing new is kept
+	Rebuild       *RebuildStatus `json:"rebuild,omitempty"`  // nil: none is running
 }
 
 // PullStatus counts manifests and blobs asked for since the start. The maps are
@@ -102,4 +103,11 @@ type Upstreams struct {
 // failure is the answer to whatever went wrong under /api/.
 type failure struct {
 	Error string `json:"error"`
+}
+
+// RebuildStatus says how far files without a record have been taken up.
+type RebuildStatus struct {
+	Files   int64 `json:"files"` // 0: still being counted
+	Hashed  int64 `json:"hashed_files"`
+	Damaged int64 `json:"damaged_files"`
 }

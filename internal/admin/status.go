@@ -23,6 +23,9 @@ func (h *Handler) status() Status {
 		Connections: ConnectionStatus{Open: l.Connections, Limit: l.Limit, Refused: l.Refused},
 		Upstreams:   h.upstreams(),
 	}
+	if r := c.Rebuild; r.Running {
+		s.Cache.Rebuild = &RebuildStatus{Files: r.Files, Hashed: r.Hashed, Damaged: r.Damaged}
+	}
 	if !p.LastPull.IsZero() {
 		s.LastPull = &p.LastPull
 	}

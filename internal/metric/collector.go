@@ -142,7 +142,22 @@ func (c *collector) cache(ch out, ups []upstream.Stats) {
 	ch.counter(d.unverified, float64(s.UnverifiedSent))
 	ch.counter(d.unbacked, float64(s.Unbacked))
 	ch.counter(d.checkpoints, float64(s.Checkpoints))
+	ch.counter(d.mended, float64(s.Mended))
+	ch.counter(d.damaged, float64(s.Damaged))
+	ch.counter(d.stalled, float64(s.Stalled))
+	ch.counter(d.syncs, float64(s.Syncs))
+	ch.counter(d.commits, float64(s.Commits))
+	ch.gauge(d.evictedOpen, float64(s.EvictedOpen))
+	ch.gauge(d.rebuilding, boolean(s.Rebuild.Running))
+	ch.gauge(d.rebuildFiles, float64(s.Rebuild.Files))
+	ch.gauge(d.rebuildHashed, float64(s.Rebuild.Hashed))
+	ch.gauge(d.rebuildDamaged, float64(s.Rebuild.Damaged))
+	c.failures(ch, s, ups)
+}
 
+// failures are those of upstreams that the cache has seen.
+func (c *collector) failures(ch out, s cache.Stats, ups []upstream.Stats) {
+	d := c.descs
 	// Manifests are verified by upstream, blobs by cache, which tells upstream:
 	// the same failures, counted in two places.
 	verify, stale := map[string]uint64{}, map[string]uint64{}

@@ -13,6 +13,10 @@ type descs struct {
 	evictedBytes, evictedBlobs, evictAge *prometheus.Desc
 	fills, readers, resumed, unverified  *prometheus.Desc
 	unbacked, checkpoints, degraded      *prometheus.Desc
+	mended, damaged, stalled             *prometheus.Desc
+	syncs, commits, evictedOpen          *prometheus.Desc
+	rebuilding, rebuildFiles             *prometheus.Desc
+	rebuildHashed, rebuildDamaged        *prometheus.Desc
 	verify, stale                        *prometheus.Desc
 	connections, connLimit               *prometheus.Desc
 	connRefused, connEvicted             *prometheus.Desc
@@ -38,22 +42,32 @@ func newDescs() descs {
 		rateLimit:     d("ratelimit_limit", "Pulls that upstream allows in its window, as it said last.", "upstream"),
 		rateRemaining: d("ratelimit_remaining", "Pulls left in upstream's window, as it said last.", "upstream"),
 
-		bytes:        d("cache_bytes", "Bytes allocated in the cache directory."),
-		reserved:     d("cache_reserved_bytes", "Bytes promised to fills and not written yet."),
-		limit:        d("cache_limit_bytes", "Most bytes that the cache directory may take; 0: no cap."),
-		blobs:        d("cache_blobs", "Whole blobs in the cache, manifests included."),
-		degraded:     d("cache_degraded", "1 if nothing new is kept, because the disk is full or broken; pulls are streamed."),
-		evictedBytes: d("evicted_bytes_total", "Bytes evicted."),
-		evictedBlobs: d("evicted_blobs_total", "Blobs evicted."),
-		evictAge:     d("evicted_age_seconds", "Time since the last use of the blob evicted last: how far back the cache remembers."),
-		fills:        d("fills_in_flight", "Blobs on their way from upstream to the disk."),
-		readers:      d("flight_readers", "Clients that read blobs on their way."),
-		resumed:      d("fill_resumed_bytes_total", "Bytes not fetched again because a broken fill had left them on disk."),
-		unverified:   d("unverified_sent_bytes_total", "Range bytes sent before the digest of their blob was known to match."),
-		unbacked:     d("fills_unbacked_total", "Fills that went past the disk: full, broken, or no room in time."),
-		checkpoints:  d("checkpoints_total", "Times that finished blobs were made durable."),
-		verify:       d("verify_failures_total", "Blobs and manifests whose bytes did not match their digest.", "upstream"),
-		stale:        d("stale_served_total", "Answers from the cache without upstream's word, because it was down.", "upstream"),
+		bytes:          d("cache_bytes", "Bytes allocated in the cache directory."),
+		reserved:       d("cache_reserved_bytes", "Bytes promised to fills and not written yet."),
+		limit:          d("cache_limit_bytes", "Most bytes that the cache directory may take; 0: no cap."),
+		blobs:          d("cache_blobs", "Whole blobs in the cache, manifests included."),
+		degraded:       d("cache_degraded", "1 if nothing new is kept, because the disk is full or broken; pulls are streamed."),
+		evictedBytes:   d("evicted_bytes_total", "Bytes evicted."),
+		evictedBlobs:   d("evicted_blobs_total", "Blobs evicted."),
+		evictAge:       d("evicted_age_seconds", "Time since the last use of the blob evicted last: how far back the cache remembers."),
+		fills:          d("fills_in_flight", "Blobs on their way from upstream to the disk."),
+		readers:        d("flight_readers", "Clients that read blobs on their way."),
+		resumed:        d("fill_resumed_bytes_total", "Bytes not fetched again because a broken fill had left them on disk."),
+		unverified:     d("unverified_sent_bytes_total", "Range bytes sent before the digest of their blob was known to match."),
+		unbacked:       d("fills_unbacked_total", "Fills that went past the disk: full, broken, or no room in time."),
+		checkpoints:    d("checkpoints_total", "Times that finished blobs were made durable."),
+		mended:         d("hits_mended_total", "Hits whose file broke in the middle and that went on from upstream."),
+		damaged:        d("blobs_damaged_total", "Cached blobs whose file was not what its record says; each is fetched again."),
+		stalled:        d("disk_stalls_total", "Operations of fills that the disk did not come back from within 5 seconds."),
+		syncs:          d("disk_syncs_total", "Calls of fsync for blobs and their folders."),
+		commits:        d("index_commits_total", "Transactions of the index."),
+		evictedOpen:    d("evicted_open_bytes", "Bytes of blobs that are evicted and held by a reader still; part of cache_bytes."),
+		rebuilding:     d("rebuild_running", "1 while files without a record are hashed and recorded."),
+		rebuildFiles:   d("rebuild_files", "Files without a record that the last or running rebuild has found."),
+		rebuildHashed:  d("rebuild_hashed_files", "Of these, those that were hashed."),
+		rebuildDamaged: d("rebuild_damaged_files", "Of these, those that were not what their name says."),
+		verify:         d("verify_failures_total", "Blobs and manifests whose bytes did not match their digest.", "upstream"),
+		stale:          d("stale_served_total", "Answers from the cache without upstream's word, because it was down.", "upstream"),
 
 		connections: d("connections", "Open connections of registry clients."),
 		connLimit:   d("connections_limit", "Most connections of registry clients at once."),
