@@ -1,0 +1,109 @@
+// Package crash_test ends the real program at random moments under load, by SIGKILL, by SIGTERM and by cutting the power of
+// its file system, and compares all that it has afterwards with the truth.
+//
+// CISTERN_CRASH_KILLS and CISTERN_CRASH_CUTS say how often (200 and 100), CISTERN_CRASH_SEED repeats a run as far as its
+// inputs go, and CISTERN_CRASH_REPORT names a file that gets a line for each series.
+package crash_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"cistern/test/lab"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+// large is a cap that no load here reaches.
+const large = 20 << 30
+
+// number reads a setting.
+func number(t *testing.T, name string, otherwise uint64) uint64 {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+func ext4(options string) lab.VolumeOptions {
+	return lab.VolumeOptions{Kind: "ext4", Size: 768 * mib, Options: options}
+}
+
+// TestKill is FAULTS row 40: SIGKILL at random moments under load. What was delivered whole is there afterwards with
+// upstream cut off, what was delivered in part is fetched from where it stood, no byte is wrong.
+func TestKill(t *testing.T) {
+	n := int(number(t, "CISTERN_CRASH_KILLS", 200))
+	kill := []ending{killed}
+	mixed := []ending{killed, killed, killed, killed, killed, killed, killed, ended}
+	series(t, nil, []plan{
+		{name: "kill", volume: ext4(""), lives: n * 4 / 10, limit: large, history: 160 * mib, ends: kill},
+		{name: "kill-or-term", volume: ext4(""), lives: n * 4 / 10, limit: large, history: 160 * mib, ends: mixed},
+		// Row 52: upstream fails as well.
+		{name: "kill-failing-upstream", volume: ext4(""), lives: n - n*4/10*2, limit: large, history: 160 * mib, failing: true, ends: kill},
+	})
+}
+
+// TestPowerCut is FAULTS row 41: what the file system has not been made to write is lost at random moments under load.
+// What was delivered two checkpoints earlier is there with upstream cut off, the rest is fetched again, and nothing that
+// was lost is served as zeros.
+func TestPowerCut(t *testing.T) {
+	n := int(number(t, "CISTERN_CRASH_CUTS", 100))
+	only := []ending{cut}
+	mixed := []ending{cut, cut, cut, cut, cut, cut, killed, ended, endedAndCut}
+	xfs := lab.VolumeOptions{Kind: "xfs", Size: 768 * mib}
+	series(t, newBoots(t), []plan{
+		{name: "cut-ext4-commit-1", volume: ext4("commit=1"), lives: n / 4, limit: large, history: 160 * mib, ends: only},
+		{name: "cut-ext4-commit-5", volume: ext4("commit=5"), lives: n / 4, limit: large, history: 160 * mib, failing: true, ends: mixed},
+		{name: "cut-ext4-commit-1000", volume: ext4("commit=1000"), lives: n / 4, limit: large, history: 160 * mib, ends: only},
+		{name: "cut-xfs", volume: xfs, lives: n - n/4*3, limit: large, history: 160 * mib, ends: mixed},
+	})
+}
+
+// series runs plans beside each other and holds each of them against what makes a run worth anything.
+func series(t *testing.T, b *boots, plans []plan) {
+	t.Helper()
+	seed := number(t, "CISTERN_CRASH_SEED", rand.Uint64()>>32)
+	pool := newPool(seed)
+	t.Run("series", func(t *testing.T) {
+		for i, p := range plans {
+			t.Run(p.name, func(t *testing.T) {
+				t.Parallel()
+				began := time.Now()
+				y := p.run(t, pool, b, seed+uint64(i))
+				worth(t, p, y)
+				publish(t, y.report(p.name, seed, time.Since(began)))
+			})
+		}
+	})
+	if t.Failed() {
+		t.Logf("the seed: CISTERN_CRASH_SEED=%d", seed)
+	}
+}
+
+// worth fails a run that has shown nothing: too little load, no fault, nothing that a fault could have hit.
+func worth(t *testing.T, p plan, y *tally) {
+	t.Helper()
+	void := func(is bool, format string, args ...any) {
+		if is && !t.Failed() {
+			t.Error("void: " + fmt.Sprintf(format, args...))
+		}
+	}
+	void(y.rate() < leastRate, "%.0f requests a second", y.rate())
+	void(y.lives != p.lives || y.kills+y.cuts+y.terms != y.lives, "%d of %d lives, %d kills, %d cuts, %d ends", y.lives, p.lives, y.kills, y.cuts, y.terms)
+	void(y.partial == 0, "nothing was on its way when it ended")
+	void(!p.evicts && y.there == 0, "nothing had to be there afterwards")
+	void(y.fetched == 0, "nothing was missing afterwards")
+	void(p.evicts && y.peak < p.limit/2, "the cap was never near: %d bytes of %d", y.peak, p.limit)
+	void(p.ends[0].cut && y.lost == 0, "the cuts took nothing away")
+	void(p.failing && y.failedUpstream == 0, "upstream never failed")
+}

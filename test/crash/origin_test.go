@@ -1,0 +1,200 @@
+package crash_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"path"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"cistern/test/lab"
+)
+
+// An origin is the upstream: it serves a world, counts the body bytes that it sends, and can be switched off, slowed
+// down and made to fail.
+type origin struct {
+	addr string
+
+	world atomic.Pointer[world]
+	asked atomic.Int64 // requests
+	off   atomic.Bool  // cuts every connection that asks
+	slow  atomic.Bool  // large bodies at some 60 MB/s, so that the end of a process meets them
+
+	mu     sync.Mutex // guards what follows
+	faults *rand.Rand // nil: none; else every twentieth request fails
+	failed int64
+	wanted []string         // what was asked for while it was off
+	sent   map[*thing]int64 // body bytes since sentSince
+}
+
+// startOrigin serves on loopback until the test is over.
+func startOrigin(t *testing.T) *origin {
+	t.Helper()
+	o := &origin{addr: lab.Addr(), sent: map[*thing]int64{}}
+	l, err := net.Listen("tcp", o.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: o}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = s.Shutdown(ctx)
+		_ = s.Close()
+		<-done
+	})
+	return o
+}
+
+// ServeHTTP answers as a registry does.
+func (o *origin) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
+	o.asked.Add(1)
+	if o.off.Load() {
+		o.mu.Lock()
+		o.wanted = append(o.wanted, req.Method+" "+req.URL.Path+" "+req.Header.Get("Range"))
+		o.mu.Unlock()
+		panic(http.ErrAbortHandler)
+	}
+	if req.URL.Path == "/v2/" {
+		return
+	}
+	x := o.world.Load().find(path.Base(req.URL.Path))
+	if x == nil {
+		http.NotFound(rw, req)
+		return
+	}
+	if strings.Contains(req.URL.Path, "/manifests/") {
+		rw.Header().Set("Content-Type", manifestType)
+	} else {
+		rw.Header().Set("Content-Type", "application/octet-stream")
+	}
+	rw.Header().Set("Docker-Content-Digest", x.digest)
+	most := int64(-1)
+	switch o.fault() {
+	case 1:
+		rw.WriteHeader(http.StatusServiceUnavailable)
+		return
+	case 2:
+		most = x.size() / 2
+	}
+	w := &pacedWriter{ResponseWriter: rw, o: o, x: x, ctx: req.Context(), most: most, paced: o.slow.Load() && x.size() > mib}
+	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(x.data))
+}
+
+// fault is 0 for none, 1 for a 503, 2 for a body that ends in the middle.
+func (o *origin) fault() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.faults == nil || o.faults.IntN(20) > 0 {
+		return 0
+	}
+	o.failed++
+	return 1 + o.faults.IntN(2)
+}
+
+// count notes body bytes that were sent.
+func (o *origin) count(x *thing, n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sent[x] += int64(n)
+}
+
+// sentSince takes the body bytes that were sent since the last time, by what they are of.
+func (o *origin) sentSince() map[*thing]int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	sent := o.sent
+	o.sent = map[*thing]int64{}
+	return sent
+}
+
+// setFaults begins or ends (nil) the failing.
+func (o *origin) setFaults(rng *rand.Rand) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.faults = rng
+}
+
+// faulted is how many requests failed so far.
+func (o *origin) faulted() int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.failed
+}
+
+// misses takes what was asked for while it was off.
+func (o *origin) misses() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	m := o.wanted
+	o.wanted = nil
+	return m
+}
+
+func (o *origin) config(limit int64) string {
+	return fmt.Sprintf("cache: { max_size: %dB, min_free: 0B }\nupstreams:\n  docker.io:\n    endpoints: [\"http://%s\"]\n"+
+		"    tags: [{ match: \".*\", fresh: 1h }]\n", limit, o.addr)
+}
+
+// pacedWriter counts what is sent, at the pace that the origin has, up to a most.
+type pacedWriter struct {
+	http.ResponseWriter
+	o     *origin
+	x     *thing
+	ctx   context.Context
+	most  int64 // -1: no bound; else the connection is cut after so many bytes
+	paced bool
+}
+
+// Write implements io.Writer.
+func (w *pacedWriter) Write(p []byte) (int, error) {
+	if w.most >= 0 && int64(len(p)) > w.most {
+		n, _ := w.ResponseWriter.Write(p[:w.most])
+		w.o.count(w.x, n)
+		panic(http.ErrAbortHandler)
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.o.count(w.x, n)
+	if w.most >= 0 {
+		w.most -= int64(n)
+	}
+	if w.paced && err == nil {
+		select {
+		case <-time.After(time.Duration(len(p)) * time.Second / (60 * mib)):
+		case <-w.ctx.Done():
+			err = w.ctx.Err()
+		}
+	}
+	return n, err
+}
+
+// ReadFrom writes in pieces of 128 KiB, each at its time.
+func (w *pacedWriter) ReadFrom(r io.Reader) (total int64, err error) {
+	buf := make([]byte, 128*kib)
+	for {
+		n, rerr := io.ReadFull(r, buf)
+		if n > 0 {
+			m, err := w.Write(buf[:n])
+			total += int64(m)
+			if err != nil {
+				return total, err
+			}
+		}
+		if rerr == io.EOF || rerr == io.ErrUnexpectedEOF {
+			return total, nil
+		}
+		if rerr != nil {
+			return total, rerr
+		}
+	}
+}

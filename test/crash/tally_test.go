@@ -1,0 +1,122 @@
+package crash_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A tally is what a series of lives came to. What it counts of wrong or lost bytes fails the test on the spot, so that
+// a tally that is printed says 0 of them.
+type tally struct {
+	histories, lives, kills, cuts, terms int
+	requests, failed                     int64 // failed: for upstream's faults
+	failedUpstream                       int64 // faults of upstream
+	load, starts, checks                 time.Duration
+	slowest                              time.Duration // start
+	there, rest, partial                 int           // things checked without upstream, with it; delivered in part when it ended
+	lost                                 int           // things delivered less than two checkpoints before a cut, and fetched again
+	missing, fetched                     int64         // of what was fetched at all in the checks, bytes
+
+	unknown int64 // most bytes that a daemon that has just started did not know of
+
+	mu   sync.Mutex
+	peak int64 // most bytes in use
+}
+
+func (y *tally) started(took time.Duration) {
+	y.starts += took
+	y.slowest = max(y.slowest, took)
+}
+
+func (y *tally) lived(how ending, l *load, took time.Duration, partial int) {
+	y.lives++
+	switch {
+	case how.cut:
+		y.cuts++
+	case how.term:
+		y.terms++
+	default:
+		y.kills++
+	}
+	y.requests += l.done.Load()
+	y.failed += l.failed.Load()
+	y.load += took
+	y.partial += partial
+}
+
+func (y *tally) checked(there, rest int, took time.Duration) {
+	y.there += there
+	y.rest += rest
+	y.checks += took
+}
+
+// space notes how many bytes are in use, and tells whether they were never more.
+func (y *tally) space(used int64) (most bool) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	most = used > y.peak
+	y.peak = max(y.peak, used)
+	return most
+}
+
+func (y *tally) rate() float64 { return float64(y.requests) / y.load.Seconds() }
+
+// report says in a line what was done.
+func (y *tally) report(name string, seed uint64, took time.Duration) string {
+	return fmt.Sprintf("%-22s seed %d: %d lives of %d caches: %d kills, %d cuts, %d ends; %d requests in %.0f s (%.0f/s); "+
+		"%d things delivered in part, %d not yet on record taken by cuts; %d things there without upstream, %d others with %.1f of %.1f MB missing fetched; "+
+		"most in use %.1f MB, unknown to a start %.1f MB; a start %.0f ms, at most %.0f; a check %.0f ms; all %.0f s; wrong, lost, over the cap: 0",
+		name, seed, y.lives, y.histories, y.kills, y.cuts, y.terms, y.requests, y.load.Seconds(), y.rate(),
+		y.partial, y.lost, y.there, y.rest, float64(y.fetched)/1e6, float64(y.missing)/1e6, float64(y.peak)/1e6, float64(y.unknown)/1e6,
+		float64(y.starts.Milliseconds())/float64(y.lives+1), float64(y.slowest.Milliseconds()),
+		float64(y.checks.Milliseconds())/float64(y.lives+1), took.Seconds())
+}
+
+// publish logs a report, and adds it to the file that CISTERN_CRASH_REPORT names.
+func publish(t *testing.T, line string) {
+	t.Helper()
+	t.Log(line)
+	path := os.Getenv("CISTERN_CRASH_REPORT")
+	if path == "" {
+		return
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := fmt.Fprintln(f, line); err != nil {
+		t.Error(err)
+	}
+}
+
+// metric is the value of a metric without labels.
+func metric(ctx context.Context, admin, name string) (float64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, admin+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(value), 64)
+		}
+	}
+	return 0, fmt.Errorf("no metric %s", name)
+}
