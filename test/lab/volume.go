@@ -1,38 +1,54 @@
 package lab
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // VolumeOptions say what file system a volume is.
 type VolumeOptions struct {
-	Kind    string // ext4, ext4-casefold, xfs, vfat or tmpfs
+	// Kind is ext4, xfs, tmpfs, vfat, ext4-casefold (the folder is made case-insensitive), or exfat, which is served by
+	// a program (FUSE): a file system without sparse files, case and modes, also where the kernel has no vfat.
+	Kind    string
 	Size    int64  // bytes; xfs wants 300 MiB at least
 	Options string // for mount, separated by commas: "commit=1"
+	// Within is the folder for the file under the loop device; empty: a new one. A small file system there makes a device
+	// that is larger than what it can hold: it fails to write.
+	Within string
 }
 
 // A Volume is a file system of a test's own: on a loop device over a file, or in memory. One goroutine at a time may use it.
 type Volume struct {
-	Dir string // where it is mounted
+	Dir   string // where it is mounted
+	Image string // the file under the loop device
 
-	image   string
 	options VolumeOptions
+	device  string // the loop device where a program serves the file system
 	mounted bool
 }
 
-// NewVolume makes a file system and mounts it until the test is over.
+// NewVolume makes a file system and mounts it until the test is over. It skips the test where the kernel has no such
+// file system (see Mountable).
 func NewVolume(t testing.TB, o VolumeOptions) *Volume {
 	t.Helper()
+	if !Mountable(o.Kind) {
+		t.Skipf("NOT TESTED: this kernel has no %s", o.Kind)
+	}
 	dir := Dir(t)
-	v := &Volume{Dir: filepath.Join(dir, "mnt"), image: filepath.Join(dir, "image"), options: o}
+	if o.Within == "" {
+		o.Within = dir
+	}
+	v := &Volume{Dir: filepath.Join(dir, "mnt"), Image: filepath.Join(o.Within, "image"), options: o}
 	if err := os.Mkdir(v.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -41,44 +57,78 @@ func NewVolume(t testing.TB, o VolumeOptions) *Volume {
 	}
 	v.mount(t)
 	t.Cleanup(func() { v.Unmount(t) })
+	if o.Kind == "ext4-casefold" {
+		v.must(t, "chattr", "+F", v.Dir)
+	}
 	return v
+}
+
+// Mountable tells whether the kernel has a kind of file system. All are in most distributions' kernels; small ones, as in
+// virtual machines made for one purpose, may lack vfat and case folding.
+func Mountable(kind string) bool {
+	switch kind {
+	case "ext4-casefold":
+		_, err := os.Stat("/sys/fs/ext4/features/casefold")
+		return err == nil
+	case "vfat":
+		// A module that is not loaded is not in the list: mount loads it.
+		if exec.Command("modprobe", "-q", kind).Run() == nil {
+			return true
+		}
+		list, err := os.ReadFile("/proc/filesystems")
+		return err == nil && strings.Contains(string(list), "\t"+kind+"\n")
+	default:
+		return true
+	}
+}
+
+func (v *Volume) must(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	// Not the test's own context: a volume is also taken away when that has ended.
+	out, err := Run(context.Background(), exec.Command(Tool(t, name), args...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(out)
 }
 
 func (v *Volume) format(t testing.TB) {
 	t.Helper()
-	err := os.WriteFile(v.image, nil, 0o600)
-	err = errors.Join(err, os.Truncate(v.image, v.options.Size))
+	err := os.WriteFile(v.Image, nil, 0o600)
+	err = errors.Join(err, os.Truncate(v.Image, v.options.Size))
 	if err != nil {
 		t.Fatal(err)
 	}
-	kind, args := v.options.Kind, []string{"-q"}
-	switch kind {
+	switch kind := v.options.Kind; kind {
+	case "ext4":
+		// All tables are written now: a mounted volume then grows by nothing but what a test puts there.
+		v.must(t, "mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", v.Image)
 	case "ext4-casefold":
-		kind, args = "ext4", []string{"-q", "-O", "casefold", "-E", "encoding=utf8"}
-	case "vfat":
-		args = nil
-	}
-	if _, err := Run(t.Context(), exec.Command(Tool(t, "mkfs."+kind), append(args, v.image)...)); err != nil {
-		t.Fatal(err)
+		v.must(t, "mkfs.ext4", "-q", "-O", "casefold", "-E", "encoding=utf8", v.Image)
+	case "xfs":
+		v.must(t, "mkfs.xfs", "-q", v.Image)
+	default:
+		v.must(t, "mkfs."+kind, v.Image)
 	}
 }
 
 func (v *Volume) mount(t testing.TB) {
 	t.Helper()
-	kind, what, options := v.options.Kind, v.image, []string{"loop"}
-	switch kind {
-	case "ext4-casefold":
-		kind = "ext4"
-	case "tmpfs":
-		what, options = "tmpfs", []string{"mode=755,size=" + strconv.FormatInt(v.options.Size, 10)}
-	}
+	var options []string
 	if v.options.Options != "" {
 		options = append(options, v.options.Options)
 	}
-	// mount(8) finds a loop device and has it freed with the last user of the file system.
-	cmd := exec.Command("mount", "-t", kind, "-o", strings.Join(options, ","), what, v.Dir)
-	if _, err := Run(t.Context(), cmd); err != nil {
-		t.Fatal(err)
+	switch kind := v.options.Kind; kind {
+	case "exfat":
+		v.device = v.must(t, "losetup", "--find", "--show", v.Image)
+		v.must(t, "mount.exfat-fuse", "-o", strings.Join(append(options, "noatime"), ","), v.device, v.Dir)
+	case "tmpfs":
+		options = append([]string{"mode=755", "size=" + strconv.FormatInt(v.options.Size, 10)}, options...)
+		v.must(t, "mount", "-t", kind, "-o", strings.Join(options, ","), kind, v.Dir)
+	default:
+		kind = strings.TrimSuffix(kind, "-casefold")
+		// mount(8) finds a loop device and has it freed with the last user of the file system.
+		v.must(t, "mount", "-t", kind, "-o", strings.Join(append(options, "loop"), ","), v.Image, v.Dir)
 	}
 	v.mounted = true
 }
@@ -111,31 +161,66 @@ func (v *Volume) Cut(t testing.TB) {
 // Remount changes options of the mounted file system: "ro".
 func (v *Volume) Remount(t testing.TB, options string) {
 	t.Helper()
-	if _, err := Run(t.Context(), exec.Command("mount", "-o", "remount,"+options, v.Dir)); err != nil {
-		t.Fatal(err)
-	}
+	v.must(t, "mount", "-o", "remount,"+options, v.Dir)
 }
 
-// Used is how many bytes of the file system are taken, its own tables included.
+// Used is how many bytes of the file system are taken, its own tables included. It may be called while others use
+// the volume.
 func (v *Volume) Used(t testing.TB) int64 {
 	t.Helper()
-	var s unix.Statfs_t
-	if err := unix.Statfs(v.Dir, &s); err != nil {
+	used, _, err := v.Space()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return int64(s.Blocks-s.Bfree) * s.Bsize
+	return used
 }
 
-// Unmount takes it away. It may be called again.
+// Space is how many bytes of the file system are taken, its own tables included, and how many anybody may still take.
+// It may be called while others use the volume, and by any goroutine.
+func (v *Volume) Space() (used, free int64, err error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(v.Dir, &s); err != nil {
+		return 0, 0, err
+	}
+	return int64(s.Blocks-s.Bfree) * s.Bsize, int64(s.Bavail) * s.Bsize, nil
+}
+
+// Unmount takes it away. It may be called again. A process that was just ended may hold files for some more milliseconds.
 func (v *Volume) Unmount(t testing.TB) {
 	t.Helper()
 	if !v.mounted {
 		return
 	}
-	if err := unix.Unmount(v.Dir, 0); err != nil {
+	v.mounted = false
+	for deadline := time.After(5 * time.Second); ; {
+		err := unix.Unmount(v.Dir, 0)
+		if err == nil {
+			break
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+			if errors.Is(err, unix.EBUSY) {
+				continue
+			}
+		case <-deadline:
+		}
 		t.Errorf("unmount %s: %v", v.Dir, err)
 		// So that the loop device goes with its last user, and no later test meets it.
 		_ = unix.Unmount(v.Dir, unix.MNT_DETACH)
+		break
 	}
-	v.mounted = false
+	if v.device != "" {
+		v.must(t, "losetup", "--detach", v.device)
+		Eventually(t, 5*time.Second, nil, v.released)
+		v.device = ""
+	}
+}
+
+// released tells whether the program that served the file system has let its device go.
+func (v *Volume) released() error {
+	backing := filepath.Join("/sys/block", filepath.Base(v.device), "loop/backing_file")
+	if path, err := os.ReadFile(backing); err == nil && strings.TrimSpace(string(path)) == v.Image {
+		return fmt.Errorf("%s is still in use", v.device)
+	}
+	return nil
 }
