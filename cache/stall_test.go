@@ -1,0 +1,137 @@
+package cache
+
+import (
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"cistern/internal/durable/durabletest"
+	"cistern/internal/oci"
+)
+
+// faultyRig is a cache on a file system in memory of which operations fail.
+// choose may be exchanged while nothing runs.
+func faultyRig(t *testing.T, o Options, choose func(durabletest.Op) *durabletest.Fault) *rig {
+	t.Helper()
+	o.fs = &durabletest.Faulty{FS: durabletest.New(durabletest.Options{}), Choose: choose}
+	o.indexDir, o.index.NoSync = t.TempDir(), true
+	o.Dir = "memory"
+	return open(t, o)
+}
+
+// stalling has the n-th operation of a kind on a fill wait for release.
+type stalling struct {
+	mu      sync.Mutex
+	kind    string
+	n       int
+	release chan struct{}
+}
+
+func (s *stalling) choose(op durabletest.Op) *durabletest.Fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if op.Kind != s.kind || !strings.HasPrefix(op.Name, "fills/") {
+		return nil
+	}
+	if s.n--; s.n != 0 {
+		return nil
+	}
+	return &durabletest.Fault{Stall: s.release}
+}
+
+// TestDiskStalls: readers of a fill that the disk does not come back from go on
+// by streams of their own, hits of other blobs are served, new fills go past
+// the disk until it is back, and then are kept again. FAULTS row 38.
+func TestDiskStalls(t *testing.T) {
+	t.Parallel()
+	for _, s := range []*stalling{
+		{kind: "create", n: 1}, {kind: "write", n: 1}, {kind: "write", n: 3}, {kind: "write", n: 12},
+	} {
+		t.Run(s.kind, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := s.n
+				s.n, s.release = 0, make(chan struct{})
+				o, c := newOrigin(), faultyRig(t, Options{}, s.choose)
+				old := o.put(noise(2*mib, 50))
+				c.want(o.repo("a"), old, OutcomeMiss)
+				c.idle()
+				c.checkpoint()
+				s.mu.Lock()
+				s.n = n
+				s.mu.Unlock()
+				d := o.put(noise(3*mib, 51))
+				got, _, err := c.get(o.repo("a"), d)
+				if err != nil || oci.FromBytes(got) != d {
+					t.Errorf("%d bytes, %v", len(got), err)
+				}
+				c.want(o.repo("a"), old, OutcomeHit)
+				c.want(o.repo("a"), o.put(noise(2*mib, 52)), OutcomePass)
+				if st := c.Stats(); st.Stalled != 1 || st.Degraded == "" {
+					t.Errorf("%d stalls, degraded %q", st.Stalled, st.Degraded)
+				}
+				close(s.release)
+				c.idle()
+				kept := o.put(noise(2*mib, 53))
+				c.want(o.repo("a"), kept, OutcomeMiss)
+				c.idle()
+				c.want(o.repo("a"), kept, OutcomeHit)
+				if st := c.Stats(); st.Degraded != "" {
+					t.Error(st.Degraded)
+				}
+				c.close()
+			})
+		})
+	}
+}
+
+// TestDiskStallsUnderAManifest: whoever asked for it has it.
+func TestDiskStallsUnderAManifest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &stalling{kind: "write", n: 1, release: make(chan struct{})}
+		o, c := newOrigin(), faultyRig(t, Options{}, s.choose)
+		m := o.tag("v1", image())
+		if got, err := c.tagged(o, "v1", 1<<40); err != nil || got.Digest != m {
+			t.Errorf("%v", err)
+		}
+		if c.Stats().Stalled != 1 {
+			t.Error("nothing stalled")
+		}
+		close(s.release)
+		synctest.Wait()
+		c.close()
+	})
+}
+
+// TestFsyncStalls: nobody waits for a checkpoint: neither hits nor fills nor an
+// eviction.
+func TestFsyncStalls(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &stalling{kind: "fsync", n: 1, release: make(chan struct{})}
+		o, c := newOrigin(), faultyRig(t, Options{Limit: 16 * mib}, s.choose)
+		first := o.put(noise(2*mib, 54))
+		c.want(o.repo("a"), first, OutcomeMiss)
+		c.idle()
+		go c.checkpoint()
+		synctest.Wait()
+		if s.n > 0 {
+			t.Fatal("nothing stalls")
+		}
+		var last oci.Digest
+		for i := range uint64(12) { // more than fits
+			last = o.put(noise(2*mib, 60+i))
+			c.want(o.repo("a"), last, OutcomeMiss)
+			c.idle()
+			c.want(o.repo("a"), last, OutcomeHit)
+		}
+		if st := c.Stats(); st.Checkpoints != 0 || st.EvictedBlobs == 0 || st.Unbacked != 0 {
+			t.Errorf("%+v", st)
+		}
+		close(s.release)
+		c.checkpoint()
+		c.want(o.repo("a"), last, OutcomeHit)
+		c.close()
+	})
+}
