@@ -62,7 +62,7 @@ func (b *Bench) diskRatio(ctx context.Context, o *peer.Origin, t *peer.Target, i
 		}
 	}
 	// Until the last checkpoint is done and the disk has given out its blocks.
-	if err := errors.Join(sleep(ctx, 2*settle), flush(t)); err != nil {
+	if err := settled(ctx, t); err != nil {
 		return err
 	}
 	allocated, err := disk.Allocated(t.Cache)
@@ -77,7 +77,11 @@ func (b *Bench) diskRatio(ctx context.Context, o *peer.Origin, t *peer.Target, i
 	}
 	index, err := disk.Allocated(filepath.Join(t.Cache, "index.db"))
 	b.add(cas, t.Name, "index.db, bytes/blob", float64(index)/blobs)
+	known, kerr := t.Metric(ctx, "cistern_cache_blobs")
+	if kerr == nil && known < blobs {
+		kerr = fmt.Errorf("it knows %.0f of %.0f blobs", known, blobs)
+	}
 	counted, merr := t.Metric(ctx, "cistern_cache_bytes")
 	b.add(cas, t.Name, "its own account / allocated", counted/float64(allocated))
-	return errors.Join(err, merr)
+	return errors.Join(err, kerr, merr)
 }

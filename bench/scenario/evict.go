@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"cistern/bench/disk"
@@ -33,9 +34,9 @@ type fullCase struct {
 
 func (b *Bench) fullCases() []fullCase {
 	if b.Quick {
-		return []fullCase{{full64K, "9000x64k", "500x64k"}, {full1M, "540x1m", "50x1m"}}
+		return []fullCase{{full64K, "9000x64k", "1000x64k"}, {full1M, "540x1m", "150x1m"}}
 	}
-	return []fullCase{{full64K, "9000x64k", "2000x64k"}, {full1M, "540x1m", "300x1m"}}
+	return []fullCase{{full64K, "9000x64k", "3000x64k"}, {full1M, "540x1m", "600x1m"}}
 }
 
 // room makes a folder for caches, on a file system of its own where that can be;
@@ -91,8 +92,13 @@ func (b *Bench) fullRounds(ctx context.Context, o *peer.Origin, c fullCase, full
 	if err := pullBlobs(ctx, full.Base, &load.Tokens{}, im, im.Layers, 16); err != nil {
 		return err
 	}
+	if err := settled(ctx, full); err != nil {
+		return err
+	}
+	order := []*peer.Target{full, empty}
 	for range b.Rounds {
-		for _, t := range []*peer.Target{full, empty} {
+		slices.Reverse(order) // who comes second may find the disk busy with the first
+		for _, t := range order {
 			im, err := o.Image(ctx, "evict/"+c.pullEach, b.fresh("e"))
 			if err != nil {
 				return err
@@ -128,12 +134,17 @@ func (b *Bench) fillRound(ctx context.Context, o *peer.Origin, t *peer.Target, c
 			return err
 		}
 	}
-	start := time.Now()
-	cpu, err := cost(t, func() error { return pullBlobs(ctx, t.Base, &load.Tokens{}, im, im.Layers, clients) })
+	var took time.Duration
+	cpu, err := cost(t, func() error {
+		start := time.Now()
+		err := pullInto(ctx, t.Base, &load.Tokens{}, im, im.Layers, clients, load.Sink{CRC: true})
+		took = time.Since(start)
+		return errors.Join(err, settled(ctx, t))
+	})
 	if err != nil {
 		return err
 	}
-	took, n := time.Since(start), float64(len(im.Layers))
+	n := float64(len(im.Layers))
 	b.add(cas, t.Name, blobRate, n/took.Seconds())
 	b.add(cas, t.Name, cpuBlob, us(cpu)/n)
 	if t.Admin == "" {
@@ -208,10 +219,7 @@ func (b *Bench) throughOnce(ctx context.Context, o *peer.Origin, t *peer.Target,
 		result <- seen{high, n, err}
 	}()
 	err = b.fillRound(ctx, o, t, throughCap, im, 32)
-	if err == nil {
-		err = sleep(ctx, settle) // until the checkpoint, which must not go over it either
-	}
-	over()
+	over() // the checkpoint after the last blob is over, too
 	s := <-result
 	if err := errors.Join(err, s.err); err != nil || v.Base == 0 {
 		return err

@@ -9,27 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"cistern/bench/disk"
 	"cistern/bench/peer"
 )
-
-// flush writes back what a target has written, so that the next measurement does
-// not share the disk with it.
-func flush(t *peer.Target) error {
-	if t.Cache == "" || !t.Local() {
-		return nil
-	}
-	return disk.Flush(t.Cache)
-}
-
-// flushAll does so for all targets: caches may lie on several file systems.
-func (b *Bench) flushAll(ts []*peer.Target) error {
-	var errs []error
-	for _, t := range ts {
-		errs = append(errs, flush(t))
-	}
-	return errors.Join(errs...)
-}
 
 // tracer finds strace; "" where it is not, or may not trace.
 func tracer(ctx context.Context) string {

@@ -95,7 +95,7 @@ func (b *Bench) stock(ctx context.Context, o *peer.Origin, t *peer.Target) (orig
 	if err := pullBlobs(ctx, t.Base, &load.Tokens{}, im, im.Layers, 8); err != nil {
 		return im, err
 	}
-	return im, sleep(ctx, settle)
+	return im, settled(ctx, t)
 }
 
 // storming is a stream of fills of blobs that nobody has asked for.
@@ -205,7 +205,7 @@ func (b *Bench) calm(ctx context.Context, o *peer.Origin, t *peer.Target) error 
 	if err := link(ctx, o, shape.Spec{}); err != nil {
 		return err
 	}
-	return errors.Join(flush(t), sleep(ctx, settle))
+	return settled(ctx, t)
 }
 
 func (b *Bench) addHits(cas string, t *peer.Target, got latencies) {

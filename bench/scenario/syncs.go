@@ -59,7 +59,7 @@ func (b *Bench) countSyncs(ctx context.Context, o *peer.Origin, t *peer.Target, 
 	if err != nil {
 		return err
 	}
-	if err := sleep(ctx, 2*settle); err != nil {
+	if err := settled(ctx, t); err != nil {
 		return err
 	}
 	before, err := os.ReadFile(log)
@@ -74,7 +74,7 @@ func (b *Bench) countSyncs(ctx context.Context, o *peer.Origin, t *peer.Target, 
 	if _, err := s.run(ctx); err != nil {
 		return err
 	}
-	if err := sleep(ctx, 2*settle); err != nil {
+	if err := settled(ctx, t); err != nil {
 		return err
 	}
 	after, err := os.ReadFile(log)
