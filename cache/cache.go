@@ -201,6 +201,11 @@ func (c *Cache) openDisk() error {
 	c.idx.Store(x)
 	_, blobs := x.Totals().Sum()
 	store.AddUsed(blobs + x.Footprint() + c.o.asideBytes())
+	if store.ReadOnly() {
+		c.degraded = "the cache directory is on a file system mounted read-only; remount it and restart"
+		c.log.Error("the cache directory is read-only: what is cached is served, nothing new is kept", zap.String("dir", c.o.Dir))
+		return nil
+	}
 	c.settle()
 	if lost != nil {
 		c.log.Error("the index is damaged and is built anew: blobs are hashed again", zap.Error(lost))

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"cistern/internal/durable"
@@ -49,8 +50,8 @@ type Store struct {
 	ledger *ledger
 	opens  opens
 
-	clean, sameBoot, moved bool
-	bootID                 string
+	clean, sameBoot, moved, readOnly bool
+	bootID                           string
 
 	mu       sync.Mutex              // guards what follows; taken before ledger.mu
 	kept     map[oci.Digest]keptFile // files in fills/ that no Commit of this process made
@@ -144,7 +145,9 @@ func (s *Store) begin() (err error) {
 	if _, err := s.fs.Lstat(cleanName); err == nil {
 		s.clean = true
 	}
-	if err := durable.RemoveDurable(s.fs, cleanName); err != nil {
+	err = durable.RemoveDurable(s.fs, cleanName)
+	s.readOnly = errors.Is(err, syscall.EROFS)
+	if err != nil && !s.readOnly {
 		return diskError("remove the mark of a clean stop", err)
 	}
 	if text, err := durable.ReadFile(s.fs, bootName); err == nil {
@@ -191,6 +194,10 @@ func (s *Store) Clean() bool { return s.clean }
 // into fills/ is then still what it wrote. Otherwise, and in a copy, an
 // unfinished fill may hold anything.
 func (s *Store) SameBoot() bool { return s.sameBoot }
+
+// ReadOnly tells whether the directory was found on a file system that is
+// mounted for reading only: what is here can be read, and nothing else.
+func (s *Store) ReadOnly() bool { return s.readOnly }
 
 // Settle is called at start-up once nothing is left in fills/ that SameBoot
 // forbids to trust; from here on what lies there is of this boot. It is not
