@@ -32,6 +32,10 @@ func TestRatioIsOfRounds(t *testing.T) {
 	if got := s.Ratio(k, "nobody"); !math.IsNaN(got) {
 		t.Errorf("ratio to nobody: %v", got)
 	}
+	other := report.Key{Scenario: "warm", Case: "C=8", Peer: "nginx", Metric: "GB/s"}
+	if got := s.Against(k, other); math.Abs(got-0.8) > 1e-9 {
+		t.Errorf("against another key %v, want 0.8", got)
+	}
 	if got := s.Max(k); got != 3.6 {
 		t.Errorf("max %v", got)
 	}

@@ -30,29 +30,41 @@ type latencies struct {
 	times []float64
 }
 
+// pace is when a client asks.
+type pace struct {
+	due   time.Time
+	every time.Duration // 0 = at once
+}
+
+// next returns how long to wait for the next request, or from when on it counts. A
+// client that is late, because its last answer was, is counted from when it should
+// have asked: a stall of a second costs all the requests within it, not one.
+func (p *pace) next(now time.Time) (wait time.Duration, from time.Time) {
+	if p.every == 0 {
+		return 0, now
+	}
+	p.due = p.due.Add(p.every)
+	if wait := p.due.Sub(now); wait > 0 {
+		return wait, time.Time{}
+	}
+	return 0, p.due
+}
+
 // run puts the load on a target. Status and length of each answer are checked.
-//
-// A paced client that is late because its last answer was is counted from when it
-// should have asked: a stall of a second costs all the requests within it, not one.
 func (h hits) run(ctx context.Context, t *peer.Target) (latencies, error) {
 	var done atomic.Int64
-	times, due := make([][]float64, h.clients), make([]time.Time, h.clients)
+	times, paces := make([][]float64, h.clients), make([]pace, h.clients)
 	begin := time.Now()
-	for i := range due {
-		due[i] = begin.Add(h.every * time.Duration(i) / time.Duration(h.clients))
+	for i := range paces {
+		paces[i] = pace{due: begin.Add(h.every * time.Duration(i) / time.Duration(h.clients)), every: h.every}
 	}
 	w := window{clients: h.clients, length: h.length, progress: done.Load, loop: func(ctx context.Context, i int, c *load.Client) error {
-		start := time.Now()
-		if h.every > 0 {
-			due[i] = due[i].Add(h.every)
-			if wait := due[i].Sub(start); wait > 0 {
-				if sleep(ctx, wait) != nil {
-					return nil // the window is over
-				}
-				start = time.Now()
-			} else {
-				start = due[i]
+		wait, start := paces[i].next(time.Now())
+		if wait > 0 {
+			if sleep(ctx, wait) != nil {
+				return nil // the window is over
 			}
+			start = time.Now()
 		}
 		path, length := h.next(i, len(times[i]))
 		resp, err := c.Do(ctx, load.Request{Path: path, Accept: accept})

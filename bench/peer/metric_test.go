@@ -1,0 +1,33 @@
+package peer_test
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"cistern/bench/peer"
+)
+
+func TestMetric(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Connection", "close")
+		_, _ = io.WriteString(w, `# TYPE cistern_blobs gauge
+cistern_blobs 1.5e+06
+cistern_blobs_total 7
+cistern_sent{kind="blob of {x}"} 2
+cistern_sent{kind="manifest"} 3
+`)
+	}))
+	defer s.Close()
+	target := &peer.Target{Name: "cistern", Admin: s.URL}
+	for name, want := range map[string]float64{"cistern_blobs": 1.5e6, "cistern_blobs_total": 7, "cistern_sent": 5} {
+		if got, err := target.Metric(t.Context(), name); err != nil || got != want {
+			t.Errorf("%s: %v, %v, want %v", name, got, err, want)
+		}
+	}
+	if _, err := target.Metric(t.Context(), "cistern"); err == nil {
+		t.Error("a metric that is not there")
+	}
+}
