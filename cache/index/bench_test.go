@@ -1,56 +1,136 @@
 package index
 
 import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
 	"cistern/internal/oci"
 )
 
-// big gives an index of n records; made in steps as checkpoints are.
-func big(b *testing.B, n int) *Index {
-	x := newIndex(b)
-	for i := 0; i < n; {
-		var batch Batch
-		for ; i < n && len(batch.Put) < 10_000; i++ {
-			batch.Put = append(batch.Put, record(i, 5000))
-		}
-		apply(b, x, batch)
+// serial is a digest made of a number, without hashing.
+func serial(i uint64) oci.Digest {
+	var b [32]byte
+	r := rand.New(rand.NewPCG(i, 7))
+	for at := 0; at < len(b); at += 8 {
+		binary.BigEndian.PutUint64(b[at:], r.Uint64())
+	}
+	d, err := oci.ParseDigest(fmt.Sprintf("sha256:%x", b))
+	if err != nil {
+		panic(err)
+	}
+	return d
+}
+
+// scaled is the i-th record of a large index: mostly small blobs, manifests and
+// some large ones, used in the order of their numbers.
+func scaled(i int) Record {
+	size := int64(i%300) * 500
+	if i%10 == 0 {
+		size = 2 << 20
+	}
+	r := record(i, size)
+	r.Digest = serial(uint64(i))
+	if i%10 < 3 {
+		r.Class, r.MediaType = ClassManifest, oci.MediaTypeOCIManifest
+	}
+	return r
+}
+
+// build makes an index of n records, in the order of their digests, as a
+// rebuilding does, then closes and opens it.
+func build(tb testing.TB, n, perBatch int) *Index {
+	tb.Helper()
+	recs := make([]Record, n)
+	for i := range recs {
+		recs[i] = scaled(i)
+	}
+	slices.SortFunc(recs, func(a, b Record) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })
+	path := filepath.Join(tb.TempDir(), "index.db")
+	x, err := Open(path, Options{NoSync: true})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for at := range slices.Chunk(recs, perBatch) {
+		apply(tb, x, Batch{Put: at})
+	}
+	if err := x.Close(); err != nil {
+		tb.Fatal(err)
+	}
+	return reopen(tb, path)
+}
+
+func reopen(tb testing.TB, path string) *Index {
+	tb.Helper()
+	x, err := Open(path, Options{NoSync: true})
+	if err != nil {
+		tb.Fatal(err)
 	}
 	return x
 }
 
-func BenchmarkGetHit(b *testing.B) {
-	x := big(b, 100_000)
-	ds := make([]oci.Digest, 1000)
-	for i := range ds {
-		ds[i] = digest(i * 97)
+// scales are the numbers of records that are compared; a figure that grows with
+// them by more than a tree's depth is a fault.
+func scales(b *testing.B) []int {
+	if testing.Short() {
+		return []int{1000, 10_000}
 	}
-	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		i++
-		if _, ok, err := x.Get(ds[i%len(ds)]); !ok || err != nil {
-			b.Fatal(ok, err)
-		}
+	return []int{1000, 100_000}
+}
+
+// anon is the anonymous memory of this process, in bytes.
+func anon(b *testing.B) int64 {
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "RssAnon:")
+	n, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return n << 10
+}
+
+func BenchmarkGet(b *testing.B) {
+	for _, n := range scales(b) {
+		x := build(b, n, 1000)
+		b.Run(fmt.Sprint("records=", n), func(b *testing.B) {
+			ds := make([]oci.Digest, 1000)
+			for i := range ds {
+				ds[i] = serial(uint64(i * 7919 % n))
+			}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				i++
+				if _, ok, err := x.Get(ds[i%len(ds)]); !ok || err != nil {
+					b.Fatal(ok, err)
+				}
+			}
+		})
+		closeIndex(b, x)
 	}
 }
 
-func BenchmarkGetHitParallel(b *testing.B) {
-	x := big(b, 100_000)
-	b.ResetTimer()
-	b.RunParallel(func(pb *testing.PB) {
-		for i := 0; pb.Next(); i++ {
-			if _, ok, err := x.Get(digest(i % 1000)); !ok || err != nil {
-				b.Fatal(ok, err)
-			}
-		}
-	})
+func closeIndex(tb testing.TB, x *Index) {
+	tb.Helper()
+	if err := x.Close(); err != nil {
+		tb.Fatal(err)
+	}
 }
 
 // Hits while a writer commits without a pause: they must not wait for it.
-func BenchmarkGetHitBesideCommits(b *testing.B) {
-	x := big(b, 100_000)
+func BenchmarkGetBesideCommits(b *testing.B) {
+	x := build(b, 100_000, 1000)
+	defer closeIndex(b, x)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -60,7 +140,7 @@ func BenchmarkGetHitBesideCommits(b *testing.B) {
 				return
 			default:
 			}
-			if err := x.Apply(Batch{Put: []Record{record(i%100_000, 5000)}}); err != nil {
+			if err := x.Apply(Batch{Put: []Record{scaled(i % 100_000)}}); err != nil {
 				b.Error(err)
 				return
 			}
@@ -69,7 +149,7 @@ func BenchmarkGetHitBesideCommits(b *testing.B) {
 	i := 0
 	for b.Loop() {
 		i++
-		if _, ok, err := x.Get(digest(i % 1000)); !ok || err != nil {
+		if _, ok, err := x.Get(serial(uint64(i % 1000))); !ok || err != nil {
 			b.Fatal(ok, err)
 		}
 	}
@@ -77,26 +157,94 @@ func BenchmarkGetHitBesideCommits(b *testing.B) {
 	wg.Wait()
 }
 
-func BenchmarkApply1000Puts(b *testing.B) {
-	x := big(b, 100_000)
-	i := 100_000
-	for b.Loop() {
-		var batch Batch
-		for range 1000 {
-			batch.Put = append(batch.Put, record(i, 5000))
-			i++
+func BenchmarkVictims(b *testing.B) {
+	for _, n := range scales(b) {
+		x := build(b, n, 1000)
+		for _, skipped := range []int{0, 5000} {
+			b.Run(fmt.Sprintf("records=%d/skipped=%d", n, skipped), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					left := min(skipped, n/2)
+					skip := func(oci.Digest) bool { left--; return left >= 0 }
+					vs, err := x.Victims(1<<40, [Classes]int64{}, nil, skip)
+					if err != nil || len(vs) != min(maxVictims, n-min(skipped, n/2)) {
+						b.Fatal(len(vs), err)
+					}
+				}
+			})
 		}
-		apply(b, x, batch)
+		closeIndex(b, x)
 	}
-	b.ReportMetric(float64(x.FileSize())/float64(i), "file-B/record")
 }
 
-func BenchmarkVictims(b *testing.B) {
-	x := big(b, 100_000)
-	for b.Loop() {
-		vs, err := x.Victims(1000*8192, [Classes]int64{}, nil, nil)
-		if err != nil || len(vs) != 1000 {
-			b.Fatal(len(vs), err)
+// A thousand new records into an index of so many, the thousand oldest going.
+func BenchmarkApply(b *testing.B) {
+	for _, n := range scales(b) {
+		x := build(b, n, 1000)
+		first, next := 0, n
+		b.Run(fmt.Sprintf("records=%d/puts", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				var batch Batch
+				for range 1000 {
+					batch.Put = append(batch.Put, scaled(next))
+					next++
+				}
+				apply(b, x, batch)
+			}
+		})
+		b.Run(fmt.Sprintf("records=%d/deletes", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				var batch Batch
+				for range min(1000, next-first-500) {
+					batch.Delete = append(batch.Delete, serial(uint64(first)))
+					first++
+				}
+				apply(b, x, batch)
+			}
+		})
+		closeIndex(b, x)
+	}
+}
+
+// Rebuilding: records in the order of their digests.
+func BenchmarkBuild(b *testing.B) {
+	for _, perBatch := range []int{256, 1000, 4000} {
+		b.Run(fmt.Sprint("batch=", perBatch), func(b *testing.B) {
+			n := slices.Max(scales(b)) / 10
+			for b.Loop() {
+				closeIndex(b, build(b, n, perBatch))
+			}
+			b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "records/s")
+		})
+	}
+}
+
+// Opening after heavy churn, when there are many free pages; the memory is what
+// opening added.
+func BenchmarkOpen(b *testing.B) {
+	for _, n := range scales(b) {
+		x := build(b, n, 1000)
+		for i := 0; i < n/2; i += 1000 {
+			var batch Batch
+			for j := i; j < i+1000; j++ {
+				batch.Delete = append(batch.Delete, serial(uint64(j)))
+				batch.Put = append(batch.Put, scaled(n+j))
+			}
+			apply(b, x, batch)
 		}
+		path := x.Path()
+		b.ReportMetric(float64(x.FileSize())/float64(n), "file-B/record")
+		closeIndex(b, x)
+		b.Run(fmt.Sprint("records=", n), func(b *testing.B) {
+			before := anon(b)
+			for b.Loop() {
+				x := reopen(b, path)
+				b.ReportMetric(float64(anon(b)-before), "anon-B")
+				b.ReportMetric(float64(x.FileSize())/float64(n), "file-B/record")
+				closeIndex(b, x)
+			}
+		})
 	}
 }

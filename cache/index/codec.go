@@ -1,8 +1,9 @@
 package index
 
 import (
+	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/binary"
-	"encoding/hex"
 	"hash/crc32"
 	"math"
 	"time"
@@ -49,26 +50,37 @@ func digestKey(d oci.Digest) []byte {
 	if d.Algorithm() == "sha512" {
 		alg = algSHA512
 	}
-	key := make([]byte, 1, 1+64+4) // room for a repository behind it
+	text := d.Hex()
+	key := make([]byte, 1, 1+len(text)/2+4) // room for a repository behind it
 	key[0] = alg
-	key, _ = hex.AppendDecode(key, []byte(d.Hex())) // a Digest is valid hex
+	for i := 0; i+1 < len(text); i += 2 { // a Digest is valid hex
+		key = append(key, nibble(text[i])<<4|nibble(text[i+1]))
+	}
 	return key
+}
+
+// nibble is the value of a lower-case hexadecimal digit.
+func nibble(c byte) byte {
+	if c >= 'a' {
+		return c - 'a' + 10
+	}
+	return c - '0'
 }
 
 // cutDigest reads a digestKey from the start of b and gives the rest.
 func cutDigest(b []byte) (d oci.Digest, rest []byte, ok bool) {
-	n, name := 0, ""
+	n := 0
 	switch {
 	case len(b) > 0 && b[0] == algSHA256:
-		n, name = 32, "sha256:"
+		n = sha256.Size
 	case len(b) > 0 && b[0] == algSHA512:
-		n, name = 64, "sha512:"
+		n = sha512.Size
 	}
 	if n == 0 || len(b) < 1+n {
 		return oci.Digest{}, nil, false
 	}
-	d, err := oci.ParseDigest(name + hex.EncodeToString(b[1:1+n]))
-	return d, b[1+n:], err == nil
+	d, ok = oci.FromSum(b[1 : 1+n])
+	return d, b[1+n:], ok
 }
 
 // nanos is a time on disk: nanoseconds since 1970, 0 for none or before.

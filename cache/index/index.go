@@ -61,6 +61,8 @@ type Index struct {
 	totals atomic.Pointer[Totals]
 	size   atomic.Int64
 
+	names nameCache
+
 	badMu sync.Mutex // guards bad
 	bad   map[badKey]struct{}
 
@@ -304,8 +306,8 @@ func (x *Index) record(tx *bolt.Tx, key []byte) (stored, bool) {
 
 // full resolves the names of a record.
 func (x *Index) full(tx *bolt.Tx, key []byte, d oci.Digest, s stored) (Record, bool) {
-	mediaType, ok1 := nameOf(tx, s.mediaType)
-	origin, ok2 := nameOf(tx, s.origin)
+	mediaType, ok1 := x.names.text(tx, s.mediaType)
+	origin, ok2 := x.names.text(tx, s.origin)
 	if !ok1 || !ok2 {
 		x.noteBad(bucketBlobs, key)
 		return Record{}, false

@@ -3,6 +3,7 @@ package index
 import (
 	"encoding/binary"
 	"strings"
+	"sync"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -55,6 +56,39 @@ func nameOf(tx *bolt.Tx, id uint32) (string, bool) {
 	key := binary.BigEndian.AppendUint32(nil, id)
 	body, ok := unseal(key, tx.Bucket(bucketIDs).Get(key))
 	return string(body), ok
+}
+
+// nameCache remembers names that readers met: a media type or an origin is one
+// of few, and stands in each record. A name that was committed never changes; one
+// that is not committed yet must not get here, since it may never be.
+type nameCache struct {
+	mu    sync.RWMutex
+	texts map[uint32]string
+	bytes int
+}
+
+// maxCached bounds the cache, in bytes; when it is full it starts anew.
+const maxCached = 1 << 20
+
+// text is nameOf for a transaction that reads.
+func (c *nameCache) text(tx *bolt.Tx, id uint32) (string, bool) {
+	c.mu.RLock()
+	text, ok := c.texts[id]
+	c.mu.RUnlock()
+	if ok {
+		return text, true
+	}
+	if text, ok = nameOf(tx, id); !ok {
+		return "", false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	const each = 64 // a map's entry
+	if c.bytes += len(text) + each; c.bytes > maxCached || c.texts == nil {
+		c.texts, c.bytes = map[uint32]string{}, len(text)+each
+	}
+	c.texts[id] = text
+	return text, true
 }
 
 // repoText is a repository as one name; no part of it can hold the separator.

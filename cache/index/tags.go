@@ -30,11 +30,11 @@ func (x *Index) Tag(r oci.Reference) (t Tag, found bool, err error) {
 // tag decodes an entry of tags; a damaged one is noted.
 func (x *Index) tag(tx *bolt.Tx, key, value []byte) (Tag, bool) {
 	s, ok := decodeTag(key, value)
-	mediaType, ok1 := nameOf(tx, s.mediaType)
+	mediaType, ok1 := x.names.text(tx, s.mediaType)
 	var repo oci.Repository
 	ok2 := false
 	if len(key) > 4 {
-		text, _ := nameOf(tx, be32(key))
+		text, _ := x.names.text(tx, be32(key))
 		repo, ok2 = repoOf(text)
 	}
 	if !ok || !ok1 || !ok2 {

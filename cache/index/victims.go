@@ -29,6 +29,7 @@ func (x *Index) Victims(want int64, floors [Classes]int64, pendingTouch func(oci
 	left := x.Totals().Allocated
 	err = x.view("victims", func(tx *bolt.Tx) error {
 		o := newOrder(x, tx, pendingTouch, skip)
+		defer o.passOn()
 		for want > 0 && len(victims) < maxVictims {
 			c, ok := o.next()
 			if !ok {
@@ -87,8 +88,10 @@ type order struct {
 	tx      *bolt.Tx
 	pending func(oci.Digest) time.Time
 	skip    func(oci.Digest) bool
+	blobs   *bolt.Cursor
 	lanes   [Classes]lane
 	later   later
+	calling bool // one of the caller's functions
 }
 
 // lane is one class's walk over recency.
@@ -100,7 +103,7 @@ type lane struct {
 }
 
 func newOrder(x *Index, tx *bolt.Tx, pending func(oci.Digest) time.Time, skip func(oci.Digest) bool) *order {
-	o := &order{x: x, tx: tx, pending: pending, skip: skip}
+	o := &order{x: x, tx: tx, pending: pending, skip: skip, blobs: tx.Bucket(bucketBlobs).Cursor()}
 	for c := range o.lanes {
 		o.lanes[c] = lane{cursor: tx.Bucket(bucketRecency).Cursor(), prefix: []byte{byte(c)}}
 	}
@@ -164,27 +167,47 @@ func (o *order) fill(l *lane) {
 func (o *order) candidate(k []byte) (candidate, bool) {
 	class, last, key, ok := cutRecency(k)
 	d, rest, dok := cutDigest(key)
-	s, rok := decodeRecord(key, o.tx.Bucket(bucketBlobs).Get(key))
-	if !ok || !dok || len(rest) != 0 || !rok || s.class != class || s.last != last {
+	if !ok || !dok || len(rest) != 0 {
 		o.x.noteBad(bucketRecency, k)
 		return candidate{}, false
 	}
-	c := candidate{stored: s, key: key, digest: d, used: last}
-	passed := false
-	o.call(func() {
-		if passed = o.skip != nil && o.skip(d); !passed && o.pending != nil {
-			c.used = max(last, nanos(o.pending(d)))
-		}
-	})
-	return c, !passed
+	if o.skips(d) {
+		return candidate{}, false
+	}
+	found, v := o.blobs.Seek(key)
+	s, rok := decodeRecord(key, v)
+	if !bytes.Equal(found, key) || !rok || s.class != class || s.last != last {
+		o.x.noteBad(bucketRecency, k)
+		return candidate{}, false
+	}
+	return candidate{stored: s, key: key, digest: d, used: max(last, o.pendingUse(d))}, true
 }
 
-// call runs a caller's function so that its panic is not taken for the file's.
-func (o *order) call(f func()) {
-	defer func() {
+func (o *order) skips(d oci.Digest) bool {
+	if o.skip == nil {
+		return false
+	}
+	o.calling = true
+	skips := o.skip(d)
+	o.calling = false
+	return skips
+}
+
+func (o *order) pendingUse(d oci.Digest) uint64 {
+	if o.pending == nil {
+		return 0
+	}
+	o.calling = true
+	at := o.pending(d)
+	o.calling = false
+	return nanos(at)
+}
+
+// passOn is deferred: a panic of the caller's function is not the file's.
+func (o *order) passOn() {
+	if o.calling {
 		if p := recover(); p != nil {
 			panic(callerPanic{p})
 		}
-	}()
-	f()
+	}
 }
