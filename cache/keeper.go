@@ -3,6 +3,7 @@ package cache
 import (
 	"maps"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -66,8 +67,9 @@ func (c *Cache) checkpoint() {
 	if !c.renewIndex() {
 		return
 	}
+	left := c.syncGone()
 	synced := c.syncFresh()
-	b := c.batch(synced)
+	b := c.batch(left, synced)
 	if len(b.Delete)+len(b.Put)+len(b.Touch)+len(b.PutTags)+len(b.DeleteTags)+len(b.PutGrants) == 0 {
 		return
 	}
@@ -132,6 +134,38 @@ func (c *Cache) promote(p fresh) {
 	delete(c.pending, p.Digest)
 }
 
+// syncGone takes what is gone out of memory, makes sure that it is gone for
+// good, and gives what may be deleted from the index.
+func (c *Cache) syncGone() (left []oci.Digest) {
+	c.mu.Lock()
+	c.leaving, c.gone = c.gone, map[oci.Digest]departed{}
+	var recorded []oci.Digest
+	for d, g := range c.leaving {
+		left = append(left, d)
+		if g.recorded {
+			recorded = append(recorded, d)
+		}
+	}
+	c.mu.Unlock()
+	failed := c.store.SyncRemoved(recorded)
+	if len(failed) == 0 {
+		return left
+	}
+	for _, err := range failed {
+		c.diskFailed("making removals durable", err)
+		break
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for d := range failed { // their records stay for now
+		if _, again := c.gone[d]; !again {
+			c.gone[d] = c.leaving[d]
+		}
+		delete(c.leaving, d)
+	}
+	return slices.DeleteFunc(left, func(d oci.Digest) bool { return failed[d] != nil })
+}
+
 // syncFresh puts the files of what is pending on stable storage and gives the
 // records that this is now true of. A digest that is evicted and fetched again
 // meanwhile has another turn, of a file that was not synced.
@@ -190,17 +224,13 @@ func (c *Cache) putBack(b index.Batch) {
 	}
 }
 
-// batch collects what the next transaction writes. It takes removals, uses,
-// tags and grants out of memory; the blobs stay pending until they are recorded
-// and renamed. A digest may be both removed and put: the later blob stays.
-func (c *Cache) batch(synced map[oci.Digest]fresh) index.Batch {
+// batch collects what the next transaction writes. It takes uses, tags and
+// grants out of memory; the blobs stay pending until they are recorded and
+// renamed. A digest may be both removed and put: the later blob stays.
+func (c *Cache) batch(left []oci.Digest, synced map[oci.Digest]fresh) index.Batch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	b := index.Batch{TouchAge: max(touchAge, time.Duration(c.stats.evictedAge.Load())/32)}
-	c.leaving, c.gone = c.gone, map[oci.Digest]departed{}
-	for d := range c.leaving {
-		b.Delete = append(b.Delete, d)
-	}
+	b := index.Batch{TouchAge: max(touchAge, time.Duration(c.stats.evictedAge.Load())/32), Delete: left}
 	for d, p := range synced {
 		if c.pending[d].turn != p.turn {
 			continue // evicted meanwhile

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"cistern/internal/durable"
@@ -87,7 +89,34 @@ func calm(f func() error) (err error) {
 	return f()
 }
 
+// SyncRemoved makes removals from blobs/ durable, so that the records of the
+// removed may be deleted: a file that comes back after a power cut must not be
+// one that nobody counts. It gives those whose folder failed.
+//
+//	open(folder) fsync close     for each folder of theirs
+func (s *Store) SyncRemoved(ds []oci.Digest) map[oci.Digest]error {
+	failed := map[oci.Digest]error{}
+	var mu sync.Mutex // guards failed
+	byFolder := map[string][]oci.Digest{}
+	for _, d := range ds {
+		dir := path.Dir(place(blobsDir, d))
+		byFolder[dir] = append(byFolder[dir], d)
+	}
+	each(slices.Collect(maps.Keys(byFolder)), s.syncFolder, func(dir string, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, d := range byFolder[dir] {
+			failed[d] = err
+		}
+	})
+	return failed
+}
+
+// syncFill counts as a reader: the file may be removed meanwhile, and takes its
+// space until it is closed.
 func (s *Store) syncFill(d oci.Digest) error {
+	of := s.opens.add(d)
+	defer s.drop(d, of)
 	err := durable.SyncFile(s.fs, place(fillsDir, d))
 	s.counters.filesSynced.Add(1)
 	if errors.Is(err, fs.ErrNotExist) {

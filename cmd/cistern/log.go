@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -39,13 +40,17 @@ func newLogger(f *os.File, level, format string) (*logger, error) {
 	if terminal {
 		l.terminal = f
 	} else {
-		l.buffer = &zapcore.BufferedWriteSyncer{WS: out, Size: logBuffer, FlushInterval: logFlush}
+		l.buffer = &zapcore.BufferedWriteSyncer{WS: unsynced(out), Size: logBuffer, FlushInterval: logFlush}
 		out = l.buffer
 	}
 	core := zapcore.NewCore(newEncoder(format, terminal), out, l.level)
 	l.Logger = zap.New(flushErrors{core}, zap.ErrorOutput(zapcore.Lock(f)))
 	return l, nil
 }
+
+// unsynced has no Sync: a buffer would call it with each flush, and every
+// request would wait for an fsync where the log goes to a file.
+func unsynced(w io.Writer) zapcore.WriteSyncer { return zapcore.AddSync(struct{ io.Writer }{w}) }
 
 // newEncoder makes json or console lines; "" is console on a terminal.
 func newEncoder(format string, terminal bool) zapcore.Encoder {
