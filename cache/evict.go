@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -124,7 +125,7 @@ func (c *Cache) floorsInIndex() [index.Classes]int64 {
 // first: in a storm into a small cache everything may be that young.
 func (c *Cache) freshVictims(want int64) []index.Record {
 	c.mu.Lock()
-	recs := make([]index.Record, 0, len(c.pending))
+	young := make([]fresh, 0, len(c.pending))
 	for d, p := range c.pending {
 		if p.recorded {
 			continue // the index offers it
@@ -132,23 +133,25 @@ func (c *Cache) freshVictims(want int64) []index.Record {
 		if at := c.touched[d]; at.After(p.LastUsed) {
 			p.LastUsed = at
 		}
-		recs = append(recs, p.Record)
+		young = append(young, p)
 	}
 	c.mu.Unlock()
-	slices.SortFunc(recs, func(a, b index.Record) int { return a.LastUsed.Compare(b.LastUsed) })
+	slices.SortFunc(young, func(a, b fresh) int { // a clock may stand still
+		return cmp.Or(a.LastUsed.Compare(b.LastUsed), cmp.Compare(a.turn, b.turn))
+	})
 	var victims []index.Record
 	floors, held := c.floors(), c.held()
-	for _, rec := range recs {
-		held[rec.Class] += rec.Allocated
+	for _, p := range young {
+		held[p.Class] += p.Allocated
 	}
-	for _, rec := range recs {
+	for _, p := range young {
 		if want <= 0 {
 			break
 		}
-		if held[rec.Class] > floors[rec.Class] && !c.busy(rec.Digest) {
-			victims = append(victims, rec)
-			held[rec.Class] -= rec.Allocated
-			want -= rec.Allocated
+		if held[p.Class] > floors[p.Class] && !c.busy(p.Digest) {
+			victims = append(victims, p.Record)
+			held[p.Class] -= p.Allocated
+			want -= p.Allocated
 		}
 	}
 	return victims

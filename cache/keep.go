@@ -250,6 +250,20 @@ func (c *Cache) abort(in *blob.Ingest) {
 // the disk before is over: nothing but a question like this one would find that
 // out where nobody asks for new blobs any more, because we are not ready.
 func (c *Cache) tryDisk() error {
+	if c.stalls.Load() > 0 {
+		return errStalled
+	}
+	tried := make(chan error, 1)
+	c.unhurried(func() { tried <- c.writeByte() })
+	select {
+	case err := <-tried:
+		return err
+	default:
+		return errStalled
+	}
+}
+
+func (c *Cache) writeByte() error {
 	d := oci.FromBytes([]byte("no blob: does the disk take a file?"))
 	if !c.claim(d) {
 		return nil // somebody is trying

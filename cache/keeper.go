@@ -55,33 +55,36 @@ func (c *Cache) keep() {
 // checkpoint puts what is new on stable storage: the files of new blobs, then,
 // in one transaction, their records with uses, tags and grants. A record in the
 // index therefore means: verified, and on stable storage. A file whose fsync
-// fails is dropped, never tried again (FAULTS 0.4).
-func (c *Cache) checkpoint() {
+// fails is dropped, never tried again (FAULTS 0.4). It tells whether all that
+// was new then is recorded now.
+func (c *Cache) checkpoint() (ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.log.Error("a checkpoint panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			ok = false
 		}
 	}()
 	c.syncing.Lock()
 	defer c.syncing.Unlock()
 	if !c.renewIndex() {
-		return
+		return false
 	}
 	left := c.syncGone()
 	synced := c.syncFresh()
 	b := c.batch(left, synced)
 	if len(b.Delete)+len(b.Put)+len(b.Touch)+len(b.PutTags)+len(b.DeleteTags)+len(b.PutGrants) == 0 {
-		return
+		return true
 	}
 	if !c.apply(b) {
 		c.putBack(b)
-		return
+		return false
 	}
 	c.applied(b, synced)
 	for _, rec := range b.Put {
 		c.promote(synced[rec.Digest])
 	}
 	c.stats.checkpoints.Add(1)
+	return true
 }
 
 // apply writes a batch and accounts for what the index grew by. syncing is held.

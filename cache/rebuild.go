@@ -208,8 +208,7 @@ func (c *Cache) takeUpAll(count bool) {
 	defer c.work.Done()
 	whole := c.countLying(count)
 	for again := true; again; {
-		whole = whole && c.proveAll()
-		c.checkpoint()
+		whole = whole && c.proveAll() && c.checkpoint()
 		c.mu.Lock()
 		again = c.rebuild.again && whole
 		c.rebuild.again, c.rebuild.running = false, again
