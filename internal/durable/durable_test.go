@@ -280,3 +280,60 @@ func TestAllocatedAndFree(t *testing.T) {
 		}
 	}
 }
+
+// The operations that name two folders, or that os.Root would walk to, stay
+// inside as opening does, with openat2 and without.
+func TestNamesStayInside(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	d := openDir(t, dir)
+	outside := t.TempDir()
+	err := errors.Join(
+		d.Mkdir("a"), d.Mkdir("b"), d.Mkdir("b/empty"),
+		WriteFile(d, "a/file", []byte("x")),
+		WriteFile(d, "a/other", []byte("y")),
+		os.WriteFile(filepath.Join(outside, "file"), nil, 0o600),
+		os.Symlink(outside, filepath.Join(dir, "outer")),
+		os.Symlink("a/file", filepath.Join(dir, "link")),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, op := range map[string]func(string) error{
+		"rename from": func(n string) error { return d.Rename(n, "b/x") },
+		"rename to":   func(n string) error { return d.Rename("a/file", n) },
+		"remove":      d.Remove,
+		"lstat":       func(n string) error { _, err := d.Lstat(n); return err },
+		"syncdir":     d.SyncDir,
+	} {
+		for _, n := range []string{"outer/file", "../x/file", "/etc/passwd", "", "a/../../x"} {
+			if err := op(n); err == nil {
+				t.Errorf("%s of %q: no error", name, n)
+			}
+		}
+		if name != "rename to" {
+			if err := op("a/none"); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s of nothing: %v", name, err)
+			}
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(outside, "file")); err != nil {
+		t.Error(err)
+	}
+	if fi, err := d.Lstat("link"); err != nil || fi.Mode().Type() != fs.ModeSymlink {
+		t.Errorf("a link itself: %v, %v", fi, err)
+	}
+	if fi, err := d.Lstat("."); err != nil || !fi.IsDir() {
+		t.Errorf("the directory itself: %v, %v", fi, err)
+	}
+	err = errors.Join(d.Rename("a/file", "b/moved"), d.Rename("b/moved", "a/other"), d.SyncDir("."), d.SyncDir("a"), d.Remove("b/empty"), d.Remove("link"))
+	if err != nil {
+		t.Error(err)
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, "a", "other")); err != nil || string(data) != "x" {
+		t.Errorf("%q, %v", data, err)
+	}
+	if err := d.Remove("a"); !errors.Is(err, syscall.ENOTEMPTY) {
+		t.Errorf("a folder with something in it: %v", err)
+	}
+}
