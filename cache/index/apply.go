@@ -14,8 +14,11 @@ import (
 )
 
 const (
-	// touchesPerTx bounds a transaction: each touch dirties three random pages.
-	touchesPerTx = 1000
+	// perTx bounds a transaction, in entries: each dirties three random leaves
+	// and what leads to them. A name longer than textPerEntry bytes counts as
+	// more than one.
+	perTx        = 1000
+	textPerEntry = 256
 	// minTouchAge is Batch.TouchAge's default.
 	minTouchAge = 10 * time.Second
 	// recencyFill: the order of use grows at its end, so pages are left fuller
@@ -23,42 +26,80 @@ const (
 	recencyFill = 0.9
 )
 
-// Apply makes a batch durable in one transaction; touches beyond the first
-// thousand follow in transactions of their own. It waits for fsync. An error
-// that is no ErrBroken (a full disk) leaves what was not applied undone, and may
-// be tried again.
+// Apply makes a batch durable: in one transaction, or in several, in the
+// batch's order, if it has more than a thousand entries. It waits for fsync. An
+// error that is no ErrBroken (a full disk) leaves undone what was not applied
+// yet; the same batch may be tried again.
 func (x *Index) Apply(b Batch) error {
 	x.applyMu.Lock()
 	defer x.applyMu.Unlock()
 	bad := x.takeBad()
-	if b.empty() && len(bad) == 0 {
+	rest := part{Batch: b, touch: slices.Collect(maps.Keys(b.Touch))}
+	if rest.empty() && len(bad) == 0 {
 		return x.Broken()
 	}
-	touches := slices.Collect(maps.Keys(b.Touch))
-	for first := true; first || len(touches) > 0; first = false {
-		n := min(len(touches), touchesPerTx)
-		w := &writer{x: x, touch: touches[:n], at: b.Touch, age: max(b.TouchAge, 0)}
+	for first := true; first || !rest.empty(); first = false {
+		w := &writer{x: x, batch: rest.cut(), at: b.Touch, age: max(b.TouchAge, 0)}
 		if w.age == 0 {
 			w.age = minTouchAge
 		}
 		if first {
-			w.batch, w.bad = b, bad
-			w.batch.Touch = nil
+			w.bad = bad
 		}
 		if err := x.update("apply", w.run, func() { x.totals.Store(&w.totals) }); err != nil {
 			return err
 		}
-		touches = touches[n:]
 	}
 	return nil
+}
+
+// part is a piece of a batch; its Touch is not used, but touch.
+type part struct {
+	Batch
+	touch []oci.Digest
+}
+
+func (p *part) empty() bool {
+	return len(p.Delete)+len(p.Put)+len(p.touch)+len(p.PutTags)+len(p.DeleteTags)+len(p.PutGrants) == 0
+}
+
+// cut takes a transaction's worth off the front.
+func (p *part) cut() (front part) {
+	room := perTx
+	names := func(texts ...string) int {
+		n := 1
+		for _, text := range texts {
+			n += min(len(text), maxName) / textPerEntry
+		}
+		return n
+	}
+	one := func(oci.Digest) int { return 1 }
+	front.Delete = cutOff(&p.Delete, &room, one)
+	front.Put = cutOff(&p.Put, &room, func(r Record) int { return names(r.MediaType, r.Origin) })
+	front.touch = cutOff(&p.touch, &room, one)
+	front.PutTags = cutOff(&p.PutTags, &room, func(t Tag) int {
+		return names(t.Upstream, t.Name, t.Reference.Tag, t.Target.MediaType)
+	})
+	front.DeleteTags = cutOff(&p.DeleteTags, &room, func(oci.Reference) int { return 1 })
+	front.PutGrants = cutOff(&p.PutGrants, &room, func(g Grant) int { return names(g.Upstream, g.Name) })
+	return front
+}
+
+func cutOff[T any](list *[]T, room *int, cost func(T) int) []T {
+	n := 0
+	for ; n < len(*list) && *room > 0; n++ {
+		*room -= cost((*list)[n])
+	}
+	front := (*list)[:n:n]
+	*list = (*list)[n:]
+	return front
 }
 
 // writer is one write transaction.
 type writer struct {
 	x       *Index
-	batch   Batch // without its Touch
-	touch   []oci.Digest
-	at      map[oci.Digest]time.Time
+	batch   part
+	at      map[oci.Digest]time.Time // of its touches
 	age     time.Duration
 	bad     []badKey
 	totals  Totals
@@ -78,7 +119,9 @@ func (w *writer) run(tx *bolt.Tx) error {
 			return err
 		}
 	}
-	if w.batch.empty() && len(w.bad) == 0 && !w.touched {
+	onlyTouches := w.batch
+	onlyTouches.touch = nil
+	if onlyTouches.empty() && len(w.bad) == 0 && !w.touched {
 		return errUnchanged
 	}
 	if w.recount {
@@ -137,7 +180,7 @@ func (w *writer) puts() error {
 }
 
 func (w *writer) touches() error {
-	for _, d := range w.touch {
+	for _, d := range w.batch.touch {
 		if d.IsZero() {
 			continue
 		}

@@ -106,11 +106,12 @@ func (x *Index) update(op string, f func(tx *bolt.Tx) error, done func()) error 
 		} else if err != nil {
 			return fmt.Errorf("index: %s: %w", op, err)
 		}
-		if err := tx.Commit(); err != nil {
+		err = tx.Commit()
+		x.grew()
+		if err != nil {
 			return x.commitFailed(op, err)
 		}
 		x.commits.Add(1)
-		x.measure()
 		if done != nil {
 			done()
 		}

@@ -53,6 +53,8 @@ type Index struct {
 	file  *os.File // bbolt's own, for Close of a broken index and for its size
 	db    *bolt.DB
 
+	onGrow func(int64) // Options.Grew once the index is open
+
 	applyMu sync.Mutex // one Apply at a time, so that nobody waits inside bbolt; before beginMu
 	beginMu sync.Mutex // see begin; guards closed
 	closed  bool
@@ -69,7 +71,7 @@ type Index struct {
 	commits, badValues, refused atomic.Uint64
 }
 
-// Options change how an index works, for tests: production uses the zero value.
+// Options change how an index works. The zero value is right; most are for tests.
 type Options struct {
 	// Hook runs each call into the file in the caller's stead; nil runs it as
 	// it is. It may call once, or not, return an error of its own, or panic,
@@ -81,6 +83,9 @@ type Options struct {
 	Hook func(op string, call func() error) error
 	// NoSync leaves out every fsync: nothing is durable.
 	NoSync bool
+	// Grew, which production sets too, is told after each transaction by how
+	// much Footprint changed since Open; nil: nobody. It must not call Apply.
+	Grew func(bytes int64)
 }
 
 // Open opens the index at path, or makes a new one, mode 0600. It fails within
@@ -107,6 +112,7 @@ func Open(path string, o Options) (*Index, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open index %s: %w", path, err), x.Close())
 	}
+	x.onGrow = o.Grew
 	return x, nil
 }
 
@@ -245,15 +251,25 @@ func (x *Index) Path() string { return x.path }
 // commit: bbolt extends it in steps of 16 MiB that take nothing until written.
 func (x *Index) FileSize() int64 { return x.size.Load() }
 
-// growthMargin bounds Footprint's margin: a thousand records in a thousand
-// different pages of each bucket.
-const growthMargin = 8 << 20
+const (
+	// rewritten bounds what a transaction writes anew of what there is: each of
+	// its thousand entries changes three leaves, each with a page above it. Seen
+	// are 15 MiB, with none of the free pages fit for use.
+	rewritten = 24 << 20
+	// added bounds what a transaction adds: a thousand entries, in pages half
+	// full, and their names.
+	added = 1 << 20
+	// freelistShare of the file is the list of its free pages at most, which
+	// each transaction writes in one piece.
+	freelistShare = 512
+)
 
-// Footprint is FileSize and what the next commit may add to it: bbolt writes
-// each page that it changes anew, so at most as much again as there is.
+// Footprint is FileSize and what the next transaction may add to it, the pages
+// that it changes being written to other places: at most as much again as there
+// is, and once more where pages are split.
 func (x *Index) Footprint() int64 {
 	n := x.size.Load()
-	return n + min(n, growthMargin) + 64<<10
+	return n + min(2*n, rewritten) + n/freelistShare + added
 }
 
 func (x *Index) measure() {
@@ -263,6 +279,15 @@ func (x *Index) measure() {
 	}
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
 		x.size.Store(st.Blocks * 512)
+	}
+}
+
+// grew measures after a transaction, also one that failed half way.
+func (x *Index) grew() {
+	before := x.Footprint()
+	x.measure()
+	if n := x.Footprint() - before; n != 0 && x.onGrow != nil {
+		x.onGrow(n)
 	}
 }
 

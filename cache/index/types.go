@@ -87,10 +87,6 @@ type Batch struct {
 	PutGrants  []Grant // to be given only for digests with a record, else nothing ever deletes them
 }
 
-func (b *Batch) empty() bool {
-	return len(b.Put)+len(b.Touch)+len(b.Delete)+len(b.PutTags)+len(b.DeleteTags)+len(b.PutGrants) == 0
-}
-
 // Totals count the records of each class.
 type Totals struct {
 	Blobs     [Classes]int64
