@@ -31,7 +31,7 @@ func (d *Dir) descriptor(name string, flag int, mode uint32) (fd int, err error)
 	for {
 		// Control keeps the directory open while the kernel uses it.
 		if cerr := d.raw.Control(func(dirfd uintptr) { fd, err = unix.Openat2(int(dirfd), name, &how) }); cerr != nil {
-			return -1, cerr
+			return -1, fs.ErrClosed // there is no other reason
 		}
 		switch {
 		case err == nil:
@@ -54,13 +54,20 @@ func (d *Dir) within(name string, op func(dirfd int, base string) error) error {
 	return errors.Join(op(dirfd, path.Base(name)), unix.Close(dirfd))
 }
 
-// Rename implements FS.
+// Rename implements FS. A folder is in the way, as it is for os.Rename.
 //
-//	openat2(folder) twice renameat close twice
+//	openat2(folder) twice fstatat renameat close twice
 func (d *Dir) Rename(from, to string) error {
 	err := d.within(from, func(fromfd int, fromBase string) error {
 		return d.within(to, func(tofd int, toBase string) error {
-			return unix.Renameat(fromfd, fromBase, tofd, toBase)
+			var st unix.Stat_t
+			if err := unix.Fstatat(tofd, toBase, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+				return unix.Renameat(fromfd, fromBase, tofd, toBase)
+			}
+			if err := unix.Fstatat(fromfd, fromBase, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+				return err
+			}
+			return syscall.EEXIST
 		})
 	})
 	switch {
@@ -119,8 +126,13 @@ func (d *Dir) SyncDir(name string) error {
 	case err != nil:
 		return &fs.PathError{Op: "open", Path: name, Err: err}
 	}
-	f := os.NewFile(uintptr(fd), name)
-	return errors.Join(f.Sync(), f.Close())
+	for err = unix.Fsync(fd); errors.Is(err, syscall.EINTR); {
+		err = unix.Fsync(fd)
+	}
+	if err = errors.Join(err, unix.Close(fd)); err != nil {
+		return &fs.PathError{Op: "sync", Path: name, Err: err}
+	}
+	return nil
 }
 
 func (d *Dir) syncWalking(name string) error {
