@@ -3,6 +3,7 @@ package disk_test
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -41,11 +42,15 @@ func TestWatch(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	high, n, err := disk.Watch(ctx, t.TempDir(), time.Millisecond)
-	if err != nil || n < 2 || high <= 0 {
-		t.Errorf("%d after %d samples, %v", high, n, err)
+	s, err := disk.Watch(ctx, t.TempDir(), time.Millisecond, 1)
+	if err != nil || s.Samples < 2 || s.Highest <= 0 || s.Above != s.Samples || s.Longest <= 0 {
+		t.Errorf("%+v, %v", s, err)
 	}
-	if _, _, err := disk.Watch(ctx, "/no/such/folder", time.Millisecond); err == nil {
+	s, err = disk.Watch(ctx, t.TempDir(), time.Millisecond, math.MaxInt64)
+	if err != nil || s.Above != 0 || s.Longest != 0 {
+		t.Errorf("under the limit: %+v, %v", s, err)
+	}
+	if _, err := disk.Watch(ctx, "/no/such/folder", time.Millisecond, 0); err == nil {
 		t.Error("watched what is not there")
 	}
 }
@@ -55,7 +60,7 @@ func TestWatch(t *testing.T) {
 func TestVolume(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	v, err := disk.NewVolume(t.Context(), filepath.Join(dir, "v"), 64<<20, 0)
+	v, err := disk.NewVolume(t.Context(), filepath.Join(dir, "v"), disk.Shape{Size: 64 << 20, Mount: "nodelalloc"})
 	if errors.Is(err, disk.ErrNoVolume) {
 		if left, lerr := os.ReadDir(dir); lerr != nil || len(left) != 0 {
 			t.Errorf("left behind: %v, %v", left, lerr)

@@ -25,9 +25,17 @@ type Volume struct {
 	image string
 }
 
-// NewVolume makes and mounts a file system of size bytes below dir. inodeBytes is
-// how many bytes there are for each inode; 0 = mkfs's default (16384).
-func NewVolume(ctx context.Context, dir string, size int64, inodeBytes int) (*Volume, error) {
+// Shape is what file system to make.
+type Shape struct {
+	// Size in bytes, and how many there are for each inode; 0 = mkfs's default (16384).
+	Size       int64
+	InodeBytes int
+	// Mount are options for mount, with commas; "" = the defaults.
+	Mount string
+}
+
+// NewVolume makes and mounts a file system, at dir with an ending of its own.
+func NewVolume(ctx context.Context, dir string, s Shape) (*Volume, error) {
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("%w: not root", ErrNoVolume)
 	}
@@ -36,17 +44,17 @@ func NewVolume(ctx context.Context, dir string, size int64, inodeBytes int) (*Vo
 	if err != nil {
 		return nil, fmt.Errorf("volume: %w", err)
 	}
-	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+	if err := errors.Join(f.Truncate(s.Size), f.Close()); err != nil {
 		return nil, fmt.Errorf("volume: %w", err)
 	}
 	// Tables made at once: otherwise the kernel would write them beside the load.
 	format := []string{"-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0"}
-	if inodeBytes > 0 {
-		format = append(format, "-i", strconv.Itoa(inodeBytes))
+	if s.InodeBytes > 0 {
+		format = append(format, "-i", strconv.Itoa(s.InodeBytes))
 	}
 	err = errors.Join(tool(ctx, "mkfs.ext4", append(format, v.image)...), os.MkdirAll(v.Dir, 0o755))
 	if err == nil {
-		err = tool(ctx, "mount", "-o", "loop", v.image, v.Dir)
+		err = tool(ctx, "mount", "-o", strings.Trim("loop,"+s.Mount, ","), v.image, v.Dir)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %w", ErrNoVolume, err), os.RemoveAll(v.Dir), os.Remove(v.image))

@@ -39,12 +39,12 @@ func (s Setting) limit() int64 {
 
 // Volume makes a file system of its own for what is measured, which goes with its
 // Close or the fleet's. disk.ErrNoVolume where that cannot be.
-func (f *Fleet) Volume(ctx context.Context, name string, size int64, inodeBytes int) (*disk.Volume, error) {
+func (f *Fleet) Volume(ctx context.Context, name string, s disk.Shape) (*disk.Volume, error) {
 	dir, err := f.folder(name)
 	if err != nil {
 		return nil, err
 	}
-	v, err := disk.NewVolume(ctx, filepath.Join(dir, "volume"), size, inodeBytes)
+	v, err := disk.NewVolume(ctx, filepath.Join(dir, "volume"), s)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,8 @@ type Figure struct {
 	Target, Reach float64
 	// AtLeast tells that larger is better.
 	AtLeast bool
+	// Exact tells that not even a rounding error over the bound will do.
+	Exact bool
 	// Format is the verb for the values; "" = three significant digits.
 	Format string
 }
@@ -38,7 +40,10 @@ func (f Figure) Verdict(v float64) string {
 
 // meets compares what is printed: a ratio of 1.0004 that reads 1.00 is 1.00.
 func (f Figure) meets(v, bound float64) bool {
-	const precision = 0.005
+	precision := 0.005
+	if f.Exact {
+		precision = 0
+	}
 	if f.AtLeast {
 		return v >= bound*(1-precision)
 	}

@@ -64,6 +64,9 @@ func TestVerdicts(t *testing.T) {
 	}{
 		{atMost, 1.05, "met"},
 		{atMost, 1.06, "**not met**"},
+		{atMost, 1.054, "met"},
+		{report.Figure{Target: 1, Exact: true}, 1.0004, "**not met**"},
+		{report.Figure{Target: 1, Exact: true}, 1, "met"},
 		{atMost, math.NaN(), "not measured"},
 		{atLeast, 0.74, "**not met**"},
 		{atLeast, 0.76, "met"},

@@ -25,7 +25,7 @@ func (b *Bench) disk(ctx context.Context) error {
 		return err
 	}
 	for _, name := range b.only(peer.Cistern, peer.NginxCache) {
-		v, done, err := b.room(ctx, "disk", 4<<30, 8<<10)
+		v, done, err := b.room(ctx, "disk", disk.Shape{Size: 4 << 30, InodeBytes: 8 << 10})
 		if err != nil {
 			return err
 		}

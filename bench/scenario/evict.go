@@ -14,15 +14,12 @@ import (
 	"cistern/bench/shape"
 )
 
-// A full cache: its cap, and the blobs that are pushed through it.
-const (
-	fullCap   = 512 << 20
-	throughMB = 256 // the cap of what 1.6 GiB are pushed through, in MiB
-)
+// fullCap is the cap of the cache that is full.
+const fullCap = 512 << 20
 
 // evict measures what evicting costs: fills into a cache that is full against fills
-// into one that is not, of the same program; then a working set six times the cap,
-// against nginx, with the highest use of a file system of its own.
+// into one that is not, of the same program; then a working set six times the cap
+// against nginx (through.go).
 func (b *Bench) evict(ctx context.Context) error {
 	return errors.Join(b.fullAgainstEmpty(ctx), b.through(ctx))
 }
@@ -41,8 +38,8 @@ func (b *Bench) fullCases() []fullCase {
 
 // room makes a folder for caches, on a file system of its own where that can be;
 // done unmounts it.
-func (b *Bench) room(ctx context.Context, name string, size int64, inodeBytes int) (v *disk.Volume, done func() error, err error) {
-	v, err = b.Fleet.Volume(ctx, name, size, inodeBytes)
+func (b *Bench) room(ctx context.Context, name string, s disk.Shape) (v *disk.Volume, done func() error, err error) {
+	v, err = b.Fleet.Volume(ctx, name, s)
 	if errors.Is(err, disk.ErrNoVolume) {
 		b.Logf("%s: %v: the caches lie in the temporary folder, its use is not measured", b.scenario, err)
 		dir, err := b.Fleet.Folder(name)
@@ -64,7 +61,7 @@ func (b *Bench) fullAgainstEmpty(ctx context.Context) error {
 		return err
 	}
 	for _, c := range b.fullCases() {
-		v, done, err := b.room(ctx, "evict", 8<<30, 0)
+		v, done, err := b.room(ctx, "evict", disk.Shape{Size: 8 << 30})
 		if err != nil {
 			return err
 		}
@@ -153,78 +150,4 @@ func (b *Bench) fillRound(ctx context.Context, o *peer.Origin, t *peer.Target, c
 	after, err := t.Metric(ctx, "cistern_fills_unbacked_total")
 	b.add(cas, t.Name, "fills past the disk", after-unbacked)
 	return err
-}
-
-// through pushes 1.6 GiB of 1 MiB blobs through a cap of 256 MiB with 32 clients, and
-// watches the file system, of which each peer has one.
-func (b *Bench) through(ctx context.Context) (err error) {
-	o, err := b.Fleet.Origin(ctx, peer.Plain)
-	if err != nil {
-		return err
-	}
-	var ts []*peer.Target
-	volumes := map[*peer.Target]*disk.Volume{}
-	// In this order: the processes, then what they lie on.
-	var stops, dones []func() error
-	defer func() {
-		for _, f := range append(stops, dones...) {
-			err = errors.Join(err, f())
-		}
-	}()
-	for _, name := range b.only(peer.NginxCache, peer.Cistern) {
-		v, done, err := b.room(ctx, "through", 3<<30, 0)
-		if err != nil {
-			return err
-		}
-		dones = append(dones, done)
-		t, err := b.Fleet.StartWith(ctx, name, o, peer.Setting{Cache: v.Dir + "/cache", Limit: throughMB << 20})
-		if err != nil {
-			return err
-		}
-		stops = append(stops, func() error { return b.Fleet.Stop(t) })
-		ts, volumes[t] = append(ts, t), v
-	}
-	for range b.ColdRounds {
-		for _, t := range ts {
-			if err := b.throughOnce(ctx, o, t, volumes[t]); err != nil {
-				return fmt.Errorf("%s: %w", t.Name, err)
-			}
-		}
-	}
-	return nil
-}
-
-// sampleEvery is how often the use of the file system is looked at.
-const sampleEvery = time.Millisecond
-
-func (b *Bench) throughOnce(ctx context.Context, o *peer.Origin, t *peer.Target, v *disk.Volume) error {
-	shape := "1600x1m"
-	if b.Quick {
-		shape = "600x1m"
-	}
-	im, err := o.Image(ctx, "through/"+shape, b.fresh("t"))
-	if err != nil {
-		return err
-	}
-	watch, over := context.WithCancel(ctx)
-	defer over()
-	type seen struct {
-		high    int64
-		samples int
-		err     error
-	}
-	result := make(chan seen, 1)
-	go func() {
-		high, n, err := disk.Watch(watch, v.Dir, sampleEvery)
-		result <- seen{high, n, err}
-	}()
-	err = b.fillRound(ctx, o, t, throughCap, im, 32)
-	over() // the checkpoint after the last blob is over, too
-	s := <-result
-	if err := errors.Join(err, s.err); err != nil || v.Base == 0 {
-		return err
-	}
-	b.add(throughCap, t.Name, overCap, float64(s.high-v.Base)/(throughMB<<20))
-	b.add(throughCap, t.Name, "samples of statfs", float64(s.samples))
-	return nil
 }

@@ -97,7 +97,7 @@ func (s *scale) place(ctx context.Context) (dir string, done func() error, err e
 		dir, err := filepath.Abs(s.KeepScale)
 		return dir, func() error { return nil }, err
 	}
-	v, err := s.Fleet.Volume(ctx, "scale", int64(s.population)*12<<10+4<<30, 8<<10)
+	v, err := s.Fleet.Volume(ctx, "scale", disk.Shape{Size: int64(s.population)*12<<10 + 4<<30, InodeBytes: 8 << 10})
 	if errors.Is(err, disk.ErrNoVolume) {
 		s.Logf("scale: %v", err)
 		dir, err := s.Fleet.Folder("scale")
