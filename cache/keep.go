@@ -91,11 +91,13 @@ func (c *Cache) hashLeft(f *fill, left *leftover) (*leftover, error) {
 		f.Open(n)
 	}
 	src := &stoppable{f.ctx, io.NewSectionReader(left.in, 0, n)}
-	_, err := io.Copy(left.hash, &follow{src, func(n int64) {
+	buf := c.chunks.Get().(*[chunk]byte)
+	defer c.chunks.Put(buf)
+	_, err := io.CopyBuffer(left.hash, &follow{src, func(n int64) {
 		if f.here {
 			f.Advance(n)
 		}
-	}, 0})
+	}, 0}, buf[:])
 	switch {
 	case f.ctx.Err() != nil:
 		left.keep()

@@ -177,8 +177,9 @@ func (c *Cache) intact(f blob.Found) (bool, error) {
 		return false, err
 	}
 	defer file.Close()
-	h := f.Digest.Hash()
-	if _, err := io.Copy(h, &stoppable{c.ctx, file.File}); err != nil {
+	h, buf := f.Digest.Hash(), c.chunks.Get().(*[chunk]byte)
+	defer c.chunks.Put(buf)
+	if _, err := io.CopyBuffer(h, &stoppable{c.ctx, file.File}, buf[:]); err != nil {
 		return false, err
 	}
 	return f.Digest.Matches(h), nil

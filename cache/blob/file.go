@@ -87,7 +87,9 @@ func (s *Store) openRegular(name string, flag int) (durable.File, int64, error) 
 		return nil, 0, diskError("open", err)
 	}
 	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
+	if err != nil {
+		err = diskError("stat", err)
+	} else if !fi.Mode().IsRegular() {
 		s.counters.foreign.Add(1)
 		err = fmt.Errorf("%w: %s is %s", ErrForeign, name, fi.Mode().Type())
 	}
