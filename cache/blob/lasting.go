@@ -14,26 +14,39 @@ import (
 	"cistern/internal/oci"
 )
 
-// syncWorkers is how many fsyncs run at once: the file system groups them into
-// few journal commits, and syncfs, which would be one call, flushes strangers'
-// data and cannot name the file that failed.
-const syncWorkers = 8
+const (
+	// syncWorkers is how many fsyncs run at once: the file system groups them,
+	// and syncfs, which would be one call, flushes strangers' data and cannot
+	// name the file that failed.
+	syncWorkers = 8
+	// syncAtOnce is how many files are begun before the first is waited for: on
+	// ext4, 512 of 64 KiB take five journal commits so instead of 130, and half
+	// the time. Each is an open file meanwhile.
+	syncAtOnce = 128
+)
 
 // Sync puts committed fills and their names on stable storage, so that a
 // record of them may be written. It gives the error of each that failed: that
 // one's content is unknown from now on, a second Sync would lie, Remove it.
 // Blobs promoted already are fine. One Sync runs at a time.
 //
-//	open(file) fsync close       for each, eight at once
+//	open(file) sync_file_range   for each of up to 128: begins to write it
+//	fsync close                  for each of these, eight at once
 //	open(folder) fsync close     for each folder of theirs, and those above that got a new one
 func (s *Store) Sync(ds []oci.Digest) map[oci.Digest]error {
 	failed := map[oci.Digest]error{}
 	var mu sync.Mutex // guards failed
-	each(ds, func(d oci.Digest) error { return s.syncFill(d) }, func(d oci.Digest, err error) {
-		mu.Lock()
-		failed[d] = err
-		mu.Unlock()
-	})
+	for part := range slices.Chunk(ds, syncAtOnce) {
+		begun := make([]begunFill, len(part))
+		for i, d := range part {
+			begun[i] = s.beginFill(d)
+		}
+		each(begun, s.syncFill, func(b begunFill, err error) {
+			mu.Lock()
+			failed[b.d] = err
+			mu.Unlock()
+		})
+	}
 	byFolder := map[string][]oci.Digest{}
 	for _, d := range ds {
 		dir := path.Dir(place(fillsDir, d))
@@ -112,12 +125,31 @@ func (s *Store) SyncRemoved(ds []oci.Digest) map[oci.Digest]error {
 	return failed
 }
 
-// syncFill counts as a reader: the file may be removed meanwhile, and takes its
-// space until it is closed.
-func (s *Store) syncFill(d oci.Digest) error {
-	of := s.opens.add(d)
-	defer s.drop(d, of)
-	err := durable.SyncFile(s.fs, place(fillsDir, d))
+// begunFill is a fill that is being written out. It counts as a reader: the
+// file may be removed meanwhile, and takes its space until it is closed.
+type begunFill struct {
+	d    oci.Digest
+	of   *opened
+	file durable.File // nil if err is not
+	err  error
+}
+
+func (s *Store) beginFill(d oci.Digest) begunFill {
+	b := begunFill{d: d, of: s.opens.add(d)}
+	b.err = calm(func() (err error) {
+		b.file, err = durable.Begin(s.fs, place(fillsDir, d))
+		return err
+	})
+	return b
+}
+
+func (s *Store) syncFill(b begunFill) error {
+	d, err := b.d, b.err
+	defer s.drop(d, b.of)
+	if err == nil {
+		err = b.file.Sync()
+		err = errors.Join(err, b.file.Close())
+	}
 	s.counters.filesSynced.Add(1)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, serr := s.fs.Lstat(place(blobsDir, d)); serr == nil {

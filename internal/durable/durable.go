@@ -7,6 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // WriteFile puts data under name so that after any crash the name holds the
@@ -62,18 +65,58 @@ func ReadFile(fsys FS, name string) ([]byte, error) {
 }
 
 // SyncFile makes the content of a file durable; its name is made so by SyncDir.
-// Writes through other descriptors are covered: fsync is of the file, and
-// Linux reports a failed write-back to who opens it afterwards if nobody has
-// seen it yet. After an error the content is unknown, whatever a second call
-// would say: drop the file.
+// After an error the content is unknown, whatever a second call would say: drop
+// the file.
 //
-//	open(name, O_WRONLY) fsync close
+//	open(name, O_WRONLY) sync_file_range(SYNC_FILE_RANGE_WRITE) fsync close
 func SyncFile(fsys FS, name string) error {
-	f, err := fsys.OpenFile(name, os.O_WRONLY, 0)
+	f, err := Begin(fsys, name)
 	if err != nil {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
+}
+
+// Begin is the first half of SyncFile; Sync and Close of what it returns are the
+// other. It has the kernel begin to write the content out, and does not wait
+// for that: where many files are begun before the first of them is synced, one
+// journal commit takes them all, instead of one each. Writes through other
+// descriptors are covered: fsync is of the file, and Linux reports a failed
+// write-back to who opens it afterwards if nobody has seen it yet. An error of
+// Begin is as grave as one of Sync.
+//
+//	open(name, O_WRONLY) sync_file_range(SYNC_FILE_RANGE_WRITE)
+func Begin(fsys FS, name string) (File, error) {
+	f, err := fsys.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeOut(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("write out %s: %w", name, err), f.Close())
+	}
+	return f, nil
+}
+
+// writeOut starts the writing of what is dirty. Where that is not to be had, on
+// some file systems and under some filters, Sync does it all.
+func writeOut(f File) error {
+	sc, ok := f.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if cerr := raw.Control(func(fd uintptr) { err = unix.SyncFileRange(int(fd), 0, 0, unix.SYNC_FILE_RANGE_WRITE) }); cerr != nil {
+		return cerr
+	}
+	for _, refused := range []error{syscall.ENOSYS, syscall.EPERM, syscall.EINVAL, syscall.ESPIPE, syscall.EOPNOTSUPP, syscall.EINTR} {
+		if errors.Is(err, refused) {
+			return nil
+		}
+	}
+	return err
 }
 
 // MkdirAll makes a folder and those above it, without making them durable; made
