@@ -43,15 +43,23 @@ func (d *driver) check(t *testing.T, c *client) {
 // accounts compares what was fetched of each thing with what was missing of it.
 func (d *driver) accounts(t *testing.T, missing, fetched map[*thing]int64) {
 	t.Helper()
+	unstored := 0
 	for x, n := range fetched {
 		if !d.evicts && float64(n) > 1.02*float64(missing[x]) {
 			t.Errorf("after %s upstream sent %d bytes of %s, where %d of %d were missing", d.last.name, n, x.path(), missing[x], x.size())
 		}
-		if d.ledger.mayLose(x) {
+		lost, young := d.ledger.mayLose(x)
+		if lost {
 			d.tally.lost++
+		}
+		if young {
+			unstored++
 		}
 		d.tally.fetched += n
 		d.tally.missing += missing[x]
+	}
+	if d.tally.unstored += unstored; !d.evicts && unstored > workers {
+		t.Errorf("after %s %d small blobs were not stored", d.last.name, unstored)
 	}
 }
 

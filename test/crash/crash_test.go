@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -40,37 +41,40 @@ func ext4(options string) lab.VolumeOptions {
 }
 
 // TestKill is FAULTS row 40: SIGKILL at random moments under load. What was delivered whole is there afterwards with
-// upstream cut off, what was delivered in part is fetched from where it stood, no byte is wrong.
+// upstream cut off, what was delivered in part is fetched from where it stood, no byte is wrong, and the cap holds.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	n := int(number(t, "CISTERN_CRASH_KILLS", 200))
-	kill := []ending{killed}
-	mixed := []ending{killed, killed, killed, killed, killed, killed, killed, ended}
-	series(t, nil, []plan{
-		{name: "kill", volume: ext4(""), lives: n * 4 / 10, limit: large, history: 160 * mib, ends: kill},
-		{name: "kill-or-term", volume: ext4(""), lives: n * 4 / 10, limit: large, history: 160 * mib, ends: mixed},
+	part := n / 4
+	series(t, []plan{
+		{name: "kill", volume: ext4(""), ends: times(n-3*part, killed), limit: large, history: 128 * mib},
+		{name: "kill-or-term", volume: ext4(""), ends: append(times(part, killed), times(1+part/8, ended)...), limit: large, history: 128 * mib},
+		{name: "kill-evicting", volume: ext4(""), ends: times(part, killed), limit: 48 * mib, history: 120 * mib, evicts: true},
 		// Row 52: upstream fails as well.
-		{name: "kill-failing-upstream", volume: ext4(""), lives: n - n*4/10*2, limit: large, history: 160 * mib, failing: true, ends: kill},
+		{name: "kill-failing-upstream", volume: ext4(""), ends: times(part, killed), limit: large, history: 128 * mib, failing: true},
 	})
 }
 
 // TestPowerCut is FAULTS row 41: what the file system has not been made to write is lost at random moments under load.
-// What was delivered two checkpoints earlier is there with upstream cut off, the rest is fetched again, and nothing that
-// was lost is served as zeros.
+// What was delivered two checkpoints earlier is there with upstream cut off, the rest is fetched again, nothing that was
+// lost is served as zeros, and the cap holds.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	n := int(number(t, "CISTERN_CRASH_CUTS", 100))
-	only := []ending{cut}
-	mixed := []ending{cut, cut, cut, cut, cut, cut, killed, ended, endedAndCut}
+	part := n / 5
+	mixed := slices.Concat(times(part, cut), times(1+part/10, killed), times(1+part/10, ended), times(1+part/10, endedAndCut))
 	xfs := lab.VolumeOptions{Kind: "xfs", Size: 768 * mib}
-	series(t, newBoots(t), []plan{
-		{name: "cut-ext4-commit-1", volume: ext4("commit=1"), lives: n / 4, limit: large, history: 160 * mib, ends: only},
-		{name: "cut-ext4-commit-5", volume: ext4("commit=5"), lives: n / 4, limit: large, history: 160 * mib, failing: true, ends: mixed},
-		{name: "cut-ext4-commit-1000", volume: ext4("commit=1000"), lives: n / 4, limit: large, history: 160 * mib, ends: only},
-		{name: "cut-xfs", volume: xfs, lives: n - n/4*3, limit: large, history: 160 * mib, ends: mixed},
+	series(t, []plan{
+		{name: "cut-ext4-commit-1", volume: ext4("commit=1"), ends: times(n-4*part, cut), limit: large, history: 128 * mib},
+		{name: "cut-ext4-commit-5", volume: ext4("commit=5"), ends: mixed, limit: large, history: 128 * mib, failing: true},
+		{name: "cut-ext4-commit-1000", volume: ext4("commit=1000"), ends: times(part, cut), limit: large, history: 128 * mib},
+		{name: "cut-evicting", volume: ext4("commit=1000"), ends: times(part, cut), limit: 48 * mib, history: 120 * mib, evicts: true},
+		{name: "cut-xfs", volume: xfs, ends: mixed, limit: large, history: 128 * mib},
 	})
 }
 
 // series runs plans beside each other and holds each of them against what makes a run worth anything.
-func series(t *testing.T, b *boots, plans []plan) {
+func series(t *testing.T, plans []plan) {
 	t.Helper()
 	seed := number(t, "CISTERN_CRASH_SEED", rand.Uint64()>>32)
 	pool := newPool(seed)
@@ -79,7 +83,7 @@ func series(t *testing.T, b *boots, plans []plan) {
 			t.Run(p.name, func(t *testing.T) {
 				t.Parallel()
 				began := time.Now()
-				y := p.run(t, pool, b, seed+uint64(i))
+				y := p.run(t, pool, seed+uint64(i))
 				worth(t, p, y)
 				publish(t, y.report(p.name, seed, time.Since(began)))
 			})
@@ -99,11 +103,11 @@ func worth(t *testing.T, p plan, y *tally) {
 		}
 	}
 	void(y.rate() < leastRate, "%.0f requests a second", y.rate())
-	void(y.lives != p.lives || y.kills+y.cuts+y.terms != y.lives, "%d of %d lives, %d kills, %d cuts, %d ends", y.lives, p.lives, y.kills, y.cuts, y.terms)
+	void(y.kills+y.cuts+y.terms != len(p.ends), "%d kills, %d cuts and %d ends of %d", y.kills, y.cuts, y.terms, len(p.ends))
 	void(y.partial == 0, "nothing was on its way when it ended")
 	void(!p.evicts && y.there == 0, "nothing had to be there afterwards")
 	void(y.fetched == 0, "nothing was missing afterwards")
 	void(p.evicts && y.peak < p.limit/2, "the cap was never near: %d bytes of %d", y.peak, p.limit)
-	void(p.ends[0].cut && y.lost == 0, "the cuts took nothing away")
+	void(p.cuts() && y.lost == 0, "the cuts took nothing away")
 	void(p.failing && y.failedUpstream == 0, "upstream never failed")
 }

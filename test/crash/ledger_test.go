@@ -9,6 +9,13 @@ import (
 // may have begun before it.
 const afterDelivery = 2
 
+// A small blob is answered from memory and stored after that. One that was delivered less than a second before a SIGKILL may
+// not have come to it; on a machine at its limits no less than that will do.
+const (
+	storedLater = 256 * kib
+	storedIn    = time.Second
+)
+
 // A ledger is what can be known from outside of what the daemon has stored: what it delivered whole, and how many
 // checkpoints ended after that.
 type ledger struct {
@@ -21,10 +28,12 @@ type entry struct {
 	whole  bool
 	prefix int64 // most bytes from 0 that one answer delivered
 	at     time.Time
+	old    bool // it was delivered whole in an earlier life
 	marked bool // mark is set: checkpoints counted soon after at
 	mark   float64
 	safe   bool
 	lost   bool // it was delivered, and the last power cut may have taken it
+	young  bool // it was delivered, and the last kill may have come before it was stored
 }
 
 func newLedger() *ledger { return &ledger{entries: map[*thing]*entry{}} }
@@ -46,7 +55,9 @@ func (l *ledger) delivered(x *thing, n int64) {
 		return
 	}
 	e := l.entry(x)
-	e.prefix = max(e.prefix, n)
+	if x.size() > storedLater {
+		e.prefix = max(e.prefix, n)
+	}
 	if n == x.size() && (!e.whole || e.at.IsZero()) {
 		e.whole, e.at = true, time.Now()
 	}
@@ -85,6 +96,7 @@ func (l *ledger) ended(how ending) {
 	l.frozen = false
 	for x, e := range l.entries {
 		e.lost = e.whole && !e.safe && how.cut && !how.clean
+		e.young = e.whole && !e.old && !e.safe && !how.cut && !how.clean && x.tag == "" && x.size() <= storedLater && time.Since(e.at) < storedIn
 		switch {
 		case how.clean:
 			e.safe = e.whole // its last checkpoint has everything
@@ -92,8 +104,10 @@ func (l *ledger) ended(how ending) {
 			e.whole, e.prefix = false, 0
 		case x.tag != "" && !e.safe:
 			e.whole, e.prefix = false, 0 // tags live in records only
+		case e.young:
+			e.whole, e.prefix = false, 0
 		}
-		e.at, e.marked = time.Time{}, false
+		e.at, e.marked, e.old = time.Time{}, false, e.whole
 	}
 }
 
@@ -108,11 +122,13 @@ func (l *ledger) must(x *thing) (there bool, missing int64) {
 	return false, x.size() - e.prefix
 }
 
-// mayLose tells whether a thing had been delivered and was not yet on record when the power went.
-func (l *ledger) mayLose(x *thing) bool {
+// mayLose tells whether a thing had been delivered and was not yet on record when the power went, or not yet stored when
+// the process was killed.
+func (l *ledger) mayLose(x *thing) (lost, young bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.entry(x).lost
+	e := l.entry(x)
+	return e.lost, e.young
 }
 
 // counts are the things that must be there, those among them that are on record, and those delivered in part.

@@ -23,6 +23,7 @@ type tally struct {
 	slowest                              time.Duration // start
 	there, rest, partial                 int           // things checked without upstream, with it; delivered in part when it ended
 	lost                                 int           // things delivered less than two checkpoints before a cut, and fetched again
+	unstored                             int           // small blobs delivered less than a second before a kill, and fetched again
 	missing, fetched                     int64         // of what was fetched at all in the checks, bytes
 
 	unknown int64 // most bytes that a daemon that has just started did not know of
@@ -39,10 +40,10 @@ func (y *tally) started(took time.Duration) {
 func (y *tally) lived(how ending, l *load, took time.Duration, partial int) {
 	y.lives++
 	switch {
+	case how.term: // with a cut or without: nothing is at stake in it
+		y.terms++
 	case how.cut:
 		y.cuts++
-	case how.term:
-		y.terms++
 	default:
 		y.kills++
 	}
@@ -72,10 +73,10 @@ func (y *tally) rate() float64 { return float64(y.requests) / y.load.Seconds() }
 // report says in a line what was done.
 func (y *tally) report(name string, seed uint64, took time.Duration) string {
 	return fmt.Sprintf("%-22s seed %d: %d lives of %d caches: %d kills, %d cuts, %d ends; %d requests in %.0f s (%.0f/s); "+
-		"%d things delivered in part, %d not yet on record taken by cuts; %d things there without upstream, %d others with %.1f of %.1f MB missing fetched; "+
+		"%d things delivered in part, %d not yet on record taken by cuts, %d not yet stored by kills; %d things there without upstream, %d others with %.1f of %.1f MB missing fetched; "+
 		"most in use %.1f MB, unknown to a start %.1f MB; a start %.0f ms, at most %.0f; a check %.0f ms; all %.0f s; wrong, lost, over the cap: 0",
 		name, seed, y.lives, y.histories, y.kills, y.cuts, y.terms, y.requests, y.load.Seconds(), y.rate(),
-		y.partial, y.lost, y.there, y.rest, float64(y.fetched)/1e6, float64(y.missing)/1e6, float64(y.peak)/1e6, float64(y.unknown)/1e6,
+		y.partial, y.lost, y.unstored, y.there, y.rest, float64(y.fetched)/1e6, float64(y.missing)/1e6, float64(y.peak)/1e6, float64(y.unknown)/1e6,
 		float64(y.starts.Milliseconds())/float64(y.lives+1), float64(y.slowest.Milliseconds()),
 		float64(y.checks.Milliseconds())/float64(y.lives+1), took.Seconds())
 }
