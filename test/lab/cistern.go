@@ -38,6 +38,8 @@ type CisternOptions struct {
 	Args []string
 	// Env is added to the environment, from which every CISTERN_ variable is taken out.
 	Env []string
+	// Under, if set, is a program with arguments that runs the daemon as its child: strace -o FILE. PID is that program's.
+	Under []string
 }
 
 // Binary is the daemon under test: CISTERN_BIN, or bin/cistern at the root of the project.
@@ -96,7 +98,8 @@ func (c *Cistern) launch(t testing.TB) {
 	c.Admin = "http://" + admin
 	args := append([]string{"serve", "--config", file, "--listen", c.Addr, "--admin-listen", admin,
 		"--cache-dir", c.Cache, "--log-level", "debug"}, c.options.Args...)
-	cmd := exec.Command(Binary(t), args...)
+	args = slices.Concat(c.options.Under, []string{Binary(t)}, args)
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "CISTERN_") })
 	cmd.Env = append(cmd.Env, c.options.Env...)
 	c.Process = Start(t, "cistern", cmd)

@@ -158,6 +158,29 @@ func (v *Volume) Cut(t testing.TB) {
 	v.mount(t)
 }
 
+// Fail makes a mounted ext4 meet an error, as a bad disk does. With the option errors=remount-ro it is read-only from then
+// on, whoever has files open for writing, until Mend.
+func (v *Volume) Fail(t testing.TB) {
+	t.Helper()
+	device := v.must(t, "findmnt", "--noheadings", "--output", "SOURCE", v.Dir)
+	trigger := filepath.Join("/sys/fs/ext4", filepath.Base(device), "trigger_fs_error")
+	if err := os.WriteFile(trigger, []byte("the test says so"), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Mend repairs a file system that has failed, as at a start of the machine. No process may have a file of it open.
+func (v *Volume) Mend(t testing.TB) {
+	t.Helper()
+	v.Unmount(t)
+	var exit *exec.ExitError
+	out, err := exec.Command(Tool(t, "e2fsck"), "-f", "-p", v.Image).CombinedOutput()
+	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() > 1) { // 1: errors were corrected
+		t.Fatalf("e2fsck: %v: %s", err, out)
+	}
+	v.mount(t)
+}
+
 // Remount changes options of the mounted file system: "ro".
 func (v *Volume) Remount(t testing.TB, options string) {
 	t.Helper()
