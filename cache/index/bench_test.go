@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -82,7 +83,7 @@ func scales(b *testing.B) []int {
 	if testing.Short() {
 		return []int{1000, 10_000}
 	}
-	return []int{1000, 100_000}
+	return []int{1000, 1_000_000}
 }
 
 // anon is the anonymous memory of this process, in bytes.
@@ -99,23 +100,21 @@ func anon(b *testing.B) int64 {
 	return n << 10
 }
 
-func BenchmarkGet(b *testing.B) {
+// BenchmarkScale is to be read by its ratios: what a million records cost
+// against a thousand, in the same run.
+func BenchmarkScale(b *testing.B) {
 	for _, n := range scales(b) {
 		x := build(b, n, 1000)
-		b.Run(fmt.Sprint("records=", n), func(b *testing.B) {
-			ds := make([]oci.Digest, 1000)
-			for i := range ds {
-				ds[i] = serial(uint64(i * 7919 % n))
-			}
-			b.ReportAllocs()
-			i := 0
-			for b.Loop() {
-				i++
-				if _, ok, err := x.Get(ds[i%len(ds)]); !ok || err != nil {
-					b.Fatal(ok, err)
-				}
-			}
-		})
+		name := fmt.Sprint("records=", n, "/")
+		b.Run(name+"get", func(b *testing.B) { benchGet(b, x, n) })
+		for _, skipped := range []int{0, 5000} {
+			b.Run(fmt.Sprint(name, "victims/skipped=", skipped), func(b *testing.B) { benchVictims(b, x, n, skipped) })
+		}
+		oldest, next := 0, n
+		b.Run(name+"put1000", func(b *testing.B) { benchPut(b, x, &next) })
+		b.Run(name+"delete1000", func(b *testing.B) { benchDelete(b, x, &oldest, next) })
+		churn(b, x, oldest, next)
+		b.Run(name+"open", func(b *testing.B) { x = benchOpen(b, x, next-oldest) })
 		closeIndex(b, x)
 	}
 }
@@ -125,6 +124,86 @@ func closeIndex(tb testing.TB, x *Index) {
 	if err := x.Close(); err != nil {
 		tb.Fatal(err)
 	}
+}
+
+func benchGet(b *testing.B, x *Index, n int) {
+	ds := make([]oci.Digest, 1<<16)
+	for i := range ds {
+		ds[i] = serial(uint64(i * 7919 % n))
+	}
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		i++
+		if _, ok, err := x.Get(ds[i%len(ds)]); !ok || err != nil {
+			b.Fatal(ok, err)
+		}
+	}
+}
+
+// benchVictims passes over some blobs, as if they were being read.
+func benchVictims(b *testing.B, x *Index, n, skipped int) {
+	b.ReportAllocs()
+	for b.Loop() {
+		left := min(skipped, n/2)
+		skip := func(oci.Digest) bool { left--; return left >= 0 }
+		vs, err := x.Victims(1<<40, [Classes]int64{}, nil, skip)
+		if err != nil || len(vs) != min(maxVictims, n-min(skipped, n/2)) {
+			b.Fatal(len(vs), err)
+		}
+	}
+}
+
+func benchPut(b *testing.B, x *Index, next *int) {
+	b.ReportAllocs()
+	for b.Loop() {
+		var batch Batch
+		for range 1000 {
+			batch.Put = append(batch.Put, scaled(*next))
+			*next++
+		}
+		apply(b, x, batch)
+	}
+}
+
+func benchDelete(b *testing.B, x *Index, oldest *int, next int) {
+	b.ReportAllocs()
+	for b.Loop() {
+		var batch Batch
+		for range min(1000, next-*oldest-500) {
+			batch.Delete = append(batch.Delete, serial(uint64(*oldest)))
+			*oldest++
+		}
+		apply(b, x, batch)
+	}
+}
+
+// churn replaces every other record, so that there are many free pages.
+func churn(b *testing.B, x *Index, oldest, next int) {
+	for i := oldest; i < next; i += 1000 {
+		var batch Batch
+		for j := i; j < min(i+1000, next); j += 2 {
+			batch.Delete = append(batch.Delete, serial(uint64(j)))
+			batch.Put = append(batch.Put, scaled(next+j))
+		}
+		apply(b, x, batch)
+	}
+}
+
+// benchOpen opens the file again and again, and tells what an open one takes.
+func benchOpen(b *testing.B, x *Index, records int) *Index {
+	closeIndex(b, x)
+	debug.FreeOSMemory()
+	before := anon(b)
+	for b.Loop() {
+		x = reopen(b, x.Path())
+		closeIndex(b, x)
+	}
+	x = reopen(b, x.Path())
+	debug.FreeOSMemory()
+	b.ReportMetric(float64(anon(b)-before), "anon-B")
+	b.ReportMetric(float64(x.FileSize())/float64(records), "file-B/record")
+	return x
 }
 
 // Hits while a writer commits without a pause: they must not wait for it.
@@ -157,57 +236,6 @@ func BenchmarkGetBesideCommits(b *testing.B) {
 	wg.Wait()
 }
 
-func BenchmarkVictims(b *testing.B) {
-	for _, n := range scales(b) {
-		x := build(b, n, 1000)
-		for _, skipped := range []int{0, 5000} {
-			b.Run(fmt.Sprintf("records=%d/skipped=%d", n, skipped), func(b *testing.B) {
-				b.ReportAllocs()
-				for b.Loop() {
-					left := min(skipped, n/2)
-					skip := func(oci.Digest) bool { left--; return left >= 0 }
-					vs, err := x.Victims(1<<40, [Classes]int64{}, nil, skip)
-					if err != nil || len(vs) != min(maxVictims, n-min(skipped, n/2)) {
-						b.Fatal(len(vs), err)
-					}
-				}
-			})
-		}
-		closeIndex(b, x)
-	}
-}
-
-// A thousand new records into an index of so many, the thousand oldest going.
-func BenchmarkApply(b *testing.B) {
-	for _, n := range scales(b) {
-		x := build(b, n, 1000)
-		first, next := 0, n
-		b.Run(fmt.Sprintf("records=%d/puts", n), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				var batch Batch
-				for range 1000 {
-					batch.Put = append(batch.Put, scaled(next))
-					next++
-				}
-				apply(b, x, batch)
-			}
-		})
-		b.Run(fmt.Sprintf("records=%d/deletes", n), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				var batch Batch
-				for range min(1000, next-first-500) {
-					batch.Delete = append(batch.Delete, serial(uint64(first)))
-					first++
-				}
-				apply(b, x, batch)
-			}
-		})
-		closeIndex(b, x)
-	}
-}
-
 // Rebuilding: records in the order of their digests.
 func BenchmarkBuild(b *testing.B) {
 	for _, perBatch := range []int{256, 1000, 4000} {
@@ -217,34 +245,6 @@ func BenchmarkBuild(b *testing.B) {
 				closeIndex(b, build(b, n, perBatch))
 			}
 			b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "records/s")
-		})
-	}
-}
-
-// Opening after heavy churn, when there are many free pages; the memory is what
-// opening added.
-func BenchmarkOpen(b *testing.B) {
-	for _, n := range scales(b) {
-		x := build(b, n, 1000)
-		for i := 0; i < n/2; i += 1000 {
-			var batch Batch
-			for j := i; j < i+1000; j++ {
-				batch.Delete = append(batch.Delete, serial(uint64(j)))
-				batch.Put = append(batch.Put, scaled(n+j))
-			}
-			apply(b, x, batch)
-		}
-		path := x.Path()
-		b.ReportMetric(float64(x.FileSize())/float64(n), "file-B/record")
-		closeIndex(b, x)
-		b.Run(fmt.Sprint("records=", n), func(b *testing.B) {
-			before := anon(b)
-			for b.Loop() {
-				x := reopen(b, path)
-				b.ReportMetric(float64(anon(b)-before), "anon-B")
-				b.ReportMetric(float64(x.FileSize())/float64(n), "file-B/record")
-				closeIndex(b, x)
-			}
 		})
 	}
 }
