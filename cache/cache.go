@@ -117,7 +117,7 @@ type Cache struct {
 type counters struct {
 	resumed, unverified, checkpoints, unbacked atomic.Uint64
 	evictedBytes, evictedBlobs                 atomic.Uint64
-	mended, stalled, damaged                   atomic.Uint64
+	mended, stalled, damaged, panics           atomic.Uint64
 	evictedAge                                 atomic.Int64 // nanoseconds
 	readers                                    atomic.Int64
 	byUpstream                                 sync.Map // upstream -> *upstreamCounters
@@ -296,7 +296,7 @@ func (c *Cache) Stats() Stats {
 		FillsInFlight: int64(len(c.flights.All())), FlightReaders: n.readers.Load(),
 		ResumedBytes: n.resumed.Load(), UnverifiedSent: n.unverified.Load(),
 		Checkpoints: n.checkpoints.Load(), Unbacked: n.unbacked.Load(),
-		Mended: n.mended.Load(), Stalled: n.stalled.Load(), Damaged: n.damaged.Load(),
+		Mended: n.mended.Load(), Stalled: n.stalled.Load(), Damaged: n.damaged.Load(), Panics: n.panics.Load(),
 		VerifyFailures: map[string]uint64{}, StaleServed: map[string]uint64{},
 		Rebuild: c.rebuild.progress(),
 	}

@@ -2,11 +2,8 @@ package cache
 
 import (
 	"cmp"
-	"runtime/debug"
 	"slices"
 	"time"
-
-	"go.uber.org/zap"
 
 	"cistern/cache/index"
 	"cistern/internal/oci"
@@ -43,7 +40,7 @@ func (c *Cache) evict() {
 func (c *Cache) evictSome() (more bool) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.log.Error("an eviction panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			c.panicked("an eviction", p)
 			more = false
 		}
 	}()

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
+	"cistern/cache/blob"
 	"cistern/cache/flight"
 	"cistern/internal/oci"
 )
@@ -40,8 +40,9 @@ type fill struct {
 
 	// Set before the flight opens.
 	private bool
-	here    bool   // all of it was on disk already, with a label
-	data    []byte // collected in memory; nil: in a file
+	in      *blob.Ingest // the file it grows in, of whoever runs the fill
+	here    bool         // all of it was on disk already, with a label
+	data    []byte       // collected in memory; nil: in a file
 
 	// Set before the flight fails with errUnbacked: where the disk ended, the
 	// hash up to there, and the stream if nothing was read from it yet.
@@ -65,10 +66,14 @@ func (c *Cache) follow(ctx context.Context, repo *Repository, d oci.Digest) (*Co
 	if !ok {
 		return nil, c.closed()
 	}
+	boarded := false
+	defer func() {
+		if !boarded {
+			r.Close()
+		}
+	}()
 	content, err := c.board(ctx, f, r, repo, lead)
-	if content == nil || content.Reader == nil {
-		r.Close()
-	}
+	boarded = content != nil && content.Reader != nil
 	return content, err
 }
 
@@ -206,7 +211,10 @@ func (c *Cache) wrong(f *fill, err error) {
 func (c *Cache) attempt(f *fill) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.log.Error("a fill panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			c.panicked("a fill", p)
+			if f.in != nil {
+				c.abort(f.in) // nothing, if it has ended
+			}
 			err = fmt.Errorf("filling %s: panic: %v", f.digest, p)
 		}
 	}()

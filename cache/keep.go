@@ -62,8 +62,8 @@ func (c *Cache) leftover(f *fill) (*leftover, error) {
 		c.diskFailed("resuming a fill", err)
 		return nil, nil
 	}
-	left := &leftover{c, in, f.digest.Hash(), public}
-	return c.hashLeft(f, left)
+	f.in = in
+	return c.hashLeft(f, &leftover{c, in, f.digest.Hash(), public})
 }
 
 // demote takes a file that lost its record for a fill to go on with.
@@ -203,6 +203,7 @@ func (c *Cache) storeBytes(rec index.Record, data []byte) {
 	if err != nil {
 		return
 	}
+	defer c.abort(in) // if something panics; else it has ended
 	if _, err := in.Write(data); err != nil {
 		c.diskFailed("writing a blob", err)
 		c.abort(in)

@@ -2,11 +2,8 @@ package cache
 
 import (
 	"maps"
-	"runtime/debug"
 	"slices"
 	"time"
-
-	"go.uber.org/zap"
 
 	"cistern/cache/index"
 	"cistern/internal/oci"
@@ -60,7 +57,7 @@ func (c *Cache) keep() {
 func (c *Cache) checkpoint() (ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.log.Error("a checkpoint panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			c.panicked("a checkpoint", p)
 			ok = false
 		}
 	}()

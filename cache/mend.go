@@ -149,6 +149,7 @@ func (c *Cache) transplant(f *fill, dn *donor) *leftover {
 	if err != nil {
 		return nil
 	}
+	f.in = in
 	left := &leftover{c, in, f.digest.Hash(), dn.rec.Public}
 	// It may break again, earlier: then that much less is of use.
 	src := &stoppable{f.ctx, io.NewSectionReader(dn.file, 0, dn.upto)}

@@ -53,6 +53,7 @@ func (c *Cache) spool(f *fill, s *stream, left *leftover) error {
 		c.unback(f, s, f.digest.Hash(), 0)
 		return nil
 	}
+	f.in = in
 	f.Open(s.size)
 	f.Advance(in.Len())
 	if err := c.pour(f, s, in, h); err != nil {
@@ -90,7 +91,7 @@ func (c *Cache) ingest(f *fill, s *stream, left *leftover) (in *blob.Ingest, h h
 }
 
 // create makes the file of a blob of so many bytes, -1 if that is not known.
-func (c *Cache) create(ctx context.Context, d oci.Digest, size int64, public bool) (*blob.Ingest, error) {
+func (c *Cache) create(ctx context.Context, d oci.Digest, size int64, public bool) (in *blob.Ingest, err error) {
 	if size < 0 {
 		size = unknownStep
 	}
@@ -99,12 +100,16 @@ func (c *Cache) create(ctx context.Context, d oci.Digest, size int64, public boo
 		c.diskFailed("reserving space", err)
 		return nil, err
 	}
+	defer func() {
+		if in == nil {
+			res.Release() // if it panicked; else it is released
+		}
+	}()
 	create := c.store.Create
 	if public {
 		create = c.store.CreatePublic
 	}
-	in, err := create(d, res)
-	if err != nil {
+	if in, err = create(d, res); err != nil {
 		c.diskFailed("creating a file", err)
 	}
 	return in, err

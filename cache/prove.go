@@ -7,10 +7,8 @@ import (
 	"io"
 	"math"
 	"runtime"
-	"runtime/debug"
 	"time"
 
-	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"cistern/cache/blob"
@@ -140,7 +138,7 @@ func (c *Cache) proveLying(d oci.Digest) {
 	defer c.release(d)
 	defer func() {
 		if p := recover(); p != nil {
-			c.log.Error("proving a blob panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			c.panicked("proving a blob", p)
 		}
 	}()
 	f, ok := c.store.Lying(d)

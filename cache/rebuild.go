@@ -206,9 +206,9 @@ func (c *Cache) salvage() {
 // proves one after the other.
 func (c *Cache) takeUpAll(count bool) {
 	defer c.work.Done()
-	whole := c.countLying(count)
+	whole := c.calm("counting files", func() bool { return c.countLying(count) })
 	for again := true; again; {
-		whole = whole && c.proveAll() && c.checkpoint()
+		whole = whole && c.calm("proving files", c.proveAll) && c.checkpoint()
 		c.mu.Lock()
 		again = c.rebuild.again && whole
 		c.rebuild.again, c.rebuild.running = false, again
@@ -226,6 +226,17 @@ func (c *Cache) takeUpAll(count bool) {
 	}
 	p := c.rebuild.progress()
 	c.log.Info("all blobs are recorded", zap.Int64("files", p.Files), zap.Int64("damaged", p.Damaged))
+}
+
+// calm runs a step of the rebuilding; a panic is a step that did not end.
+func (c *Cache) calm(what string, step func() bool) (ok bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.panicked(what, p)
+			ok = false
+		}
+	}()
+	return step()
 }
 
 // countLying counts the files without a record and, if the account does not

@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"go.uber.org/zap"
+
 	"cistern/internal/oci"
 )
 
@@ -23,7 +25,8 @@ func share[T any](ctx context.Context, c *Cache, key string, call func(context.C
 		defer c.work.Done()
 		defer func() {
 			if p := recover(); p != nil {
-				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+				c.panicked("a shared request", p)
+				err = fmt.Errorf("a shared request panicked: %v", p)
 			}
 		}()
 		ctx, cancel := context.WithTimeout(c.ctx, fetchBound)
@@ -43,6 +46,12 @@ func share[T any](ctx context.Context, c *Cache, key string, call func(context.C
 
 // errClosed answers whoever comes while the cache closes.
 var errClosed = fmt.Errorf("the cache is closing: %w", oci.ErrUnavailable)
+
+// panicked notes a panic that ends one piece of work and nothing else.
+func (c *Cache) panicked(what string, p any) {
+	c.stats.panics.Add(1)
+	c.log.Error(what+" panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+}
 
 // begin registers a piece of work, unless the cache is closing; whoever began
 // calls c.work.Done.

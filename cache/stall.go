@@ -2,11 +2,8 @@ package cache
 
 import (
 	"fmt"
-	"runtime/debug"
 	"sync"
 	"time"
-
-	"go.uber.org/zap"
 
 	"cistern/internal/oci"
 )
@@ -60,7 +57,7 @@ func (c *Cache) unhurried(op func()) {
 		defer over()
 		defer func() {
 			if p := recover(); p != nil {
-				c.log.Error("keeping an object panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+				c.panicked("keeping an object", p)
 			}
 		}()
 		_ = c.onDisk(over, func() error { op(); return nil }) // a stall is counted and said

@@ -28,6 +28,8 @@ type Stats struct {
 	Syncs       uint64 // fsync calls for blobs and their folders
 	Commits     uint64 // transactions of the index
 
+	Panics uint64 // each ended one piece of work: a fill, a checkpoint ...
+
 	Rebuild  Rebuild // of an index that was lost
 	Degraded string  // why nothing new is kept; "" when all is well
 }

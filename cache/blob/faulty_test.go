@@ -15,7 +15,11 @@ import (
 func (w *world) story() {
 	w.Helper()
 	for _, process := range []func(){w.first, w.second, w.third, w.fourth} {
-		if !w.start() && !w.start() { // one fault at most: it starts the second time
+		started := w.start()
+		if !started { // one fault at most
+			started = w.start()
+		}
+		if !started {
 			return
 		}
 		process()

@@ -35,6 +35,10 @@ func (s *Store) survey() error {
 
 func (s *Store) surveyTree(tree string) error {
 	s.lookAt(tree)
+	// An earlier process may have made folders that it never came to sync.
+	for _, dir := range []string{".", tree, tree + "/sha256", tree + "/sha512"} {
+		s.unsynced[dir] = true
+	}
 	return s.shards(tree, func(alg, shard string) error {
 		dir := path.Join(tree, alg, shard)
 		s.lookAt(dir)

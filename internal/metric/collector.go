@@ -145,6 +145,7 @@ func (c *collector) cache(ch out, ups []upstream.Stats) {
 	ch.counter(d.mended, float64(s.Mended))
 	ch.counter(d.damaged, float64(s.Damaged))
 	ch.counter(d.stalled, float64(s.Stalled))
+	ch.counter(d.panics, float64(s.Panics))
 	ch.counter(d.syncs, float64(s.Syncs))
 	ch.counter(d.commits, float64(s.Commits))
 	ch.gauge(d.evictedOpen, float64(s.EvictedOpen))

@@ -13,7 +13,7 @@ type descs struct {
 	evictedBytes, evictedBlobs, evictAge *prometheus.Desc
 	fills, readers, resumed, unverified  *prometheus.Desc
 	unbacked, checkpoints, degraded      *prometheus.Desc
-	mended, damaged, stalled             *prometheus.Desc
+	mended, damaged, stalled, panics     *prometheus.Desc
 	syncs, commits, evictedOpen          *prometheus.Desc
 	rebuilding, rebuildFiles             *prometheus.Desc
 	rebuildHashed, rebuildDamaged        *prometheus.Desc
@@ -62,6 +62,7 @@ func newDescs() descs {
 		syncs:          d("disk_syncs_total", "Calls of fsync for blobs and their folders."),
 		commits:        d("index_commits_total", "Transactions of the index."),
 		evictedOpen:    d("evicted_open_bytes", "Bytes of blobs that are evicted and held by a reader still; part of cache_bytes."),
+		panics:         d("cache_panics_total", "Panics in fills, checkpoints, evictions and other work of the cache; each ended that one piece of work."),
 		rebuilding:     d("rebuild_running", "1 while files without a record are hashed and recorded."),
 		rebuildFiles:   d("rebuild_files", "Files without a record that the last or running rebuild has found."),
 		rebuildHashed:  d("rebuild_hashed_files", "Of these, those that were hashed."),

@@ -1,0 +1,108 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"cistern/internal/durable/durabletest"
+	"cistern/internal/oci"
+)
+
+// TestPanics: a panic ends one piece of work, is counted, and leaves nothing
+// behind: no reserved byte, no open fill, no half-written index. FAULTS row 44.
+func TestPanics(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"create", "write", "fsync", "syncdir", "rename", "remove", "free"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			var armed atomic.Bool
+			var thrown atomic.Int32
+			c := faultyRig(t, Options{Limit: 8 * mib}, func(op durabletest.Op) *durabletest.Fault {
+				if op.Kind == kind && armed.CompareAndSwap(true, false) {
+					thrown.Add(1)
+					return &durabletest.Fault{Panic: "injected"}
+				}
+				return nil
+			})
+			o := newOrigin()
+			for i := range uint64(12) { // more than fits
+				armed.Store(true)
+				size := mib
+				if i%3 == 0 {
+					size = 50 << 10
+				}
+				d := o.put(noise(size, 80+i))
+				if got, _, err := c.get(o.repo("a"), d); err == nil && oci.FromBytes(got) != d || err != nil && int(thrown.Load()) == 0 {
+					t.Errorf("%d bytes, %v", len(got), err)
+				}
+				c.idle()
+				c.checkpoint()
+				armed.Store(false)
+				if got, _, err := c.get(o.repo("a"), d); err != nil || oci.FromBytes(got) != d {
+					t.Errorf("after a panic: %d bytes, %v", len(got), err)
+				}
+				c.idle()
+			}
+			if thrown.Load() == 0 {
+				t.Fatal("nothing panicked")
+			}
+			sync := strings.Contains(kind, "sync") // the store takes that for a file that failed
+			if s := c.Stats(); s.Panics == 0 && !sync || s.Panics > uint64(thrown.Load()) {
+				t.Errorf("%d panics, %d counted", thrown.Load(), s.Panics)
+			}
+			if u := c.store.Usage(); u.Reserved != 0 {
+				t.Errorf("%d bytes reserved", u.Reserved)
+			}
+		})
+	}
+}
+
+// TestIndexPanics: it breaks the index as bbolt's own do; the daemon lives, and
+// has a new one.
+func TestIndexPanics(t *testing.T) {
+	t.Parallel()
+	for _, op := range []string{"get", "apply", "victims", "tag", "grant"} {
+		t.Run(op, func(t *testing.T) {
+			t.Parallel()
+			var armed atomic.Bool
+			oc := Options{Limit: 8 * mib}
+			oc.index.Hook = func(name string, call func() error) error {
+				if name == op && armed.CompareAndSwap(true, false) {
+					panic(fmt.Sprintf("injected into %s", name))
+				}
+				return call()
+			}
+			o, c := newOrigin(), open(t, oc)
+			o.private = op == "grant"
+			armed.Store(true)
+			for i := range uint64(12) {
+				d := o.put(noise(mib, 120+i))
+				if _, err := c.tagged(o, fmt.Sprint("v", i), 0); err != nil && !errors.Is(err, oci.ErrNotFound) {
+					t.Error(err)
+				}
+				if got, _, err := c.get(o.repo("a"), d); err != nil || oci.FromBytes(got) != d {
+					t.Errorf("%d bytes, %v", len(got), err)
+				}
+				c.idle()
+				c.checkpoint()
+				c.grants.Purge()
+				if got, _, err := c.get(o.repo("a"), d); err != nil || oci.FromBytes(got) != d {
+					t.Errorf("%d bytes, %v", len(got), err)
+				}
+				c.checkpoint()
+			}
+			if armed.Load() {
+				t.Fatal("nothing panicked")
+			}
+			c.rebuilt()
+			if c.idx.Load().Broken() != nil || c.Stats().Degraded != "" {
+				t.Errorf("%v, %s", c.idx.Load().Broken(), c.Stats().Degraded)
+			}
+			c.idle()
+			c.account()
+		})
+	}
+}
