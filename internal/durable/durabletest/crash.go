@@ -96,10 +96,6 @@ type half struct {
 // whole or not at all.
 type change []half
 
-func (c change) touches(is func(dir *node, name string) bool) bool {
-	return slices.ContainsFunc(c, func(h half) bool { return is(h.dir, h.name) })
-}
-
 // entry is a name in a folder.
 type entry struct {
 	dir  *node
@@ -157,14 +153,22 @@ func (d *disk) forgetIfUnused(n *node) {
 }
 
 // settle makes the names in a folder stable: all steps that touch it, and of
-// those before them the ones that led there.
+// those before them the ones that led there. What is moved is not lost: a rename
+// brings the folders along that it leads to.
 func (d *disk) settle(dir *node) {
 	stable := make([]bool, len(d.journal))
 	needed := map[entry]bool{}
+	target := map[*node]bool{} // folders that are to be there
 	for i, c := range slices.Backward(d.journal) {
-		stable[i] = c.touches(func(in *node, name string) bool { return in == dir || needed[entry{in, name}] })
+		stable[i] = slices.ContainsFunc(c, func(h half) bool {
+			return h.dir == dir || needed[entry{h.dir, h.name}] || target[h.to]
+		})
 		for _, h := range c {
-			needed[entry{h.dir, h.name}] = needed[entry{h.dir, h.name}] || stable[i]
+			if !stable[i] {
+				continue
+			}
+			needed[entry{h.dir, h.name}] = true
+			target[h.dir] = target[h.dir] || len(c) > 1 || target[h.to]
 		}
 	}
 	var rest []change
@@ -190,15 +194,17 @@ func luck(rng *rand.Rand) float64 {
 }
 
 // survivors gives the names in each folder after a power cut. A step survives
-// only with those before it that the same names went through.
+// only with those before it that the same names went through, and with the
+// folders that it happened in.
 func (d *disk) survivors(rng *rand.Rand) map[*node]map[string]*node {
 	names := map[*node]map[string]*node{}
-	lost := map[entry]bool{}
+	lost, unborn := map[entry]bool{}, map[*node]bool{}
 	share := luck(rng)
 	for _, c := range d.journal {
-		if rng.Float64() >= share || c.touches(func(dir *node, name string) bool { return lost[entry{dir, name}] }) {
+		if rng.Float64() >= share || slices.ContainsFunc(c, func(h half) bool { return unborn[h.dir] || lost[entry{h.dir, h.name}] }) {
 			for _, h := range c {
 				lost[entry{h.dir, h.name}] = true
+				unborn[h.to] = len(c) == 1 && h.to != nil
 			}
 			continue
 		}

@@ -128,6 +128,26 @@ func TestCrashOfFolders(t *testing.T) {
 	expect(t, "with the root", outcomes(f, look), "x/x", "x/"+absent)
 }
 
+// What is moved into a folder that is new is in the one place or in the other;
+// what is made there may be nowhere.
+func TestCrashOfAMoveIntoANewFolder(t *testing.T) {
+	t.Parallel()
+	for _, synced := range []string{"", "old", "a/b"} {
+		f := New(Options{})
+		must(t, f.Mkdir("old"))
+		put(t, f, "old/x", "x")
+		must(t, durable.SyncFile(f, "old/x"), f.SyncDir("old"), f.SyncDir("."))
+		must(t, f.Mkdir("a"), f.Mkdir("a/b"), f.Rename("old/x", "a/b/x"))
+		look := func(f *FS) string { return get(f, "old/x") + "/" + get(f, "a/b/x") }
+		if synced == "" {
+			expect(t, "not synced", outcomes(f, look), "x/"+absent, absent+"/x")
+			continue
+		}
+		must(t, f.SyncDir(synced))
+		expect(t, "synced "+synced, outcomes(f, look), absent+"/x")
+	}
+}
+
 // Removal comes back unless it is synced, and a new file of that name does not
 // come without it.
 func TestCrashOfARemoval(t *testing.T) {

@@ -6,7 +6,8 @@
 // does for certain. It is as unkind as a journaling file system may be: data is
 // lost page by page, sizes and names apart from data, names in any order that
 // leaves the history of one name whole. A rename is one step, as durable.FS
-// promises; it is in the journal whole or not at all.
+// promises: it is in the journal whole or not at all, and what is moved into a
+// new folder is not lost with it.
 //
 // It is no model of speed, of memory pressure, or of a file system that breaks
 // its word. What it does must be what durable.Dir does: one conformance test and
@@ -191,14 +192,16 @@ func (d *disk) rename(from, to string) error {
 		return err
 	case n == nil:
 		return syscall.ENOENT
-	case over != nil && over.mode.IsDir():
-		return syscall.EEXIST // os.Root says so, whatever the folder holds
 	case n == over:
 		return nil
 	case n.mode.IsDir() && strings.HasPrefix(path.Clean(to)+"/", path.Clean(from)+"/"):
 		return syscall.EINVAL
-	case over != nil && n.mode.IsDir():
+	case over != nil && n.mode.IsDir() && !over.mode.IsDir():
 		return syscall.ENOTDIR
+	case over != nil && !n.mode.IsDir() && over.mode.IsDir():
+		return syscall.EISDIR
+	case over != nil && len(over.entries) > 0:
+		return syscall.ENOTEMPTY
 	}
 	d.change(half{fromDir, fromBase, nil}, half{toDir, toBase, n})
 	return nil
@@ -271,11 +274,10 @@ func (f *FS) SyncDir(name string) error {
 		return err
 	case n == nil:
 		return &fs.PathError{Op: "open", Path: name, Err: syscall.ENOENT}
-	case n.mode.IsDir():
-		f.d.settle(n)
-	default:
-		n.settle()
+	case !n.mode.IsDir():
+		return &fs.PathError{Op: "open", Path: name, Err: syscall.ENOTDIR}
 	}
+	f.d.settle(n)
 	return nil
 }
 
