@@ -80,7 +80,7 @@ func (s *Store) openRegular(name string, flag int) (durable.File, int64, error) 
 	case err == nil:
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, 0, err
-	case errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENXIO), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR):
+	case foreign(err):
 		s.counters.foreign.Add(1)
 		return nil, 0, fmt.Errorf("%w: %s (%w)", ErrForeign, name, err)
 	default:
@@ -97,6 +97,17 @@ func (s *Store) openRegular(name string, flag int) (durable.File, int64, error) 
 		return nil, 0, errors.Join(err, f.Close())
 	}
 	return f, fi.Size(), nil
+}
+
+// foreign tells from an error that no file of ours is there, but something else,
+// or that something else is in the way to it.
+func foreign(err error) bool {
+	for _, no := range []error{syscall.ELOOP, syscall.ENXIO, syscall.ENOTDIR, syscall.EISDIR, syscall.ENOTEMPTY} {
+		if errors.Is(err, no) {
+			return true
+		}
+	}
+	return false
 }
 
 // drop ends one use of of and gives back what waited for it.

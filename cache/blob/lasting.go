@@ -236,13 +236,14 @@ func (s *Store) Promote(d oci.Digest) error {
 
 // Remove unlinks a digest's file wherever it lies and gives its allocated bytes
 // back, at once or when its last reader closes; readers are not disturbed. For
-// a kept fill the Store knows the bytes itself. That there is no file is fine.
-// After an error, an ErrDisk, the file is there and counted as before. No
-// Ingest of d may be running.
+// a kept fill the Store knows the bytes itself. That there is no file is fine,
+// and so is something else in its place, which may stay there. After an error,
+// an ErrDisk, the file is there and counted as before. No Ingest of d may be
+// running.
 func (s *Store) Remove(d oci.Digest, allocated int64) error {
-	err := s.fs.Remove(place(blobsDir, d))
+	err := s.unlink(place(blobsDir, d))
 	if errors.Is(err, fs.ErrNotExist) {
-		err = s.fs.Remove(place(fillsDir, d))
+		err = s.unlink(place(fillsDir, d))
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return diskError("remove "+d.String(), err)
@@ -252,6 +253,17 @@ func (s *Store) Remove(d oci.Digest, allocated int64) error {
 	}
 	s.giveBack(d, allocated)
 	return nil
+}
+
+// unlink removes a file; what cannot be one of ours and does not go, a full
+// folder, or a file or link where the folder belongs, is as good as absent.
+func (s *Store) unlink(name string) error {
+	err := s.fs.Remove(name)
+	if foreign(err) {
+		s.counters.foreign.Add(1)
+		return fmt.Errorf("%w: %s (%w)", ErrForeign, name, err)
+	}
+	return err
 }
 
 // giveBack returns the space of an unlinked file, or leaves that to its readers.

@@ -377,6 +377,36 @@ func TestForeignThings(t *testing.T) {
 	}
 }
 
+// FAULTS row 35: a removal is not stopped by what somebody has put where the file was, or the bytes would stay counted and their
+// record served for ever.
+func TestRemoveForeignThings(t *testing.T) {
+	t.Parallel()
+	for name, replace := range map[string]func(file, folder string) error{
+		"a full folder":                   func(f, _ string) error { return errors.Join(os.Remove(f), os.MkdirAll(f+"/a/b", 0o700)) },
+		"a file where the folder was":     func(_, d string) error { return errors.Join(os.RemoveAll(d), os.WriteFile(d, nil, 0o600)) },
+		"a link where the folder was":     func(_, d string) error { return errors.Join(os.Rename(d, d+"x"), os.Symlink(d+"x", d)) },
+		"a link to nowhere, in its place": func(f, _ string) error { return errors.Join(os.Remove(f), os.Symlink("nowhere", f)) },
+	} {
+		dir := t.TempDir()
+		s := openStore(t, Options{Dir: dir})
+		d := digest(1)
+		allocated := put(t, s, d, []byte("bytes"))
+		if err := s.Promote(d); err != nil {
+			t.Fatal(err)
+		}
+		file, before := filepath.Join(dir, place(blobsDir, d)), s.Usage().Used
+		if err := replace(file, filepath.Dir(file)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Remove(d, allocated); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if given := before - s.Usage().Used; given != allocated {
+			t.Errorf("%s: %d bytes given back of %d", name, given, allocated)
+		}
+	}
+}
+
 func TestSurveyLeavesForeignNamesAlone(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
