@@ -49,6 +49,7 @@ func (a *app) serve(flags map[string][]string) error {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
 
+	defer paceHeap(a.getenv)()
 	d, err := newDaemon(conf, log, a.getenv)
 	if err != nil {
 		return err

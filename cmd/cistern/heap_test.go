@@ -1,0 +1,45 @@
+package main
+
+import (
+	"runtime"
+	"runtime/debug"
+	"testing"
+)
+
+func TestGCPercent(t *testing.T) {
+	t.Parallel()
+	for live, want := range map[uint64]int{0: 200, 1 << 20: 200, 8 << 20: 200, 10 << 20: 160, 16 << 20: 100, 1 << 30: 100, 1 << 60: 100} {
+		if got := gcPercent(live); got != want {
+			t.Errorf("%d bytes: %d, want %d", live, got, want)
+		}
+	}
+}
+
+// What is set follows the heap, and is taken back. Not parallel: it is the
+// whole process's.
+func TestHeapPace(t *testing.T) {
+	before := debug.SetGCPercent(leastPercent)
+	defer debug.SetGCPercent(before)
+	stop := paceHeap(func(string) string { return "" })
+	set := func() int {
+		now := debug.SetGCPercent(leastPercent)
+		debug.SetGCPercent(now)
+		return now
+	}
+	if got := set(); got <= leastPercent {
+		t.Errorf("a small heap: %d", got)
+	}
+	large := make([]byte, 64<<20)
+	for set() != leastPercent { // the cleanup runs some time after the collection
+		runtime.GC()
+	}
+	runtime.KeepAlive(large)
+	stop()
+	if got := set(); got != leastPercent {
+		t.Errorf("after its end: %d", got)
+	}
+	paceHeap(func(string) string { return "50" })()
+	if got := set(); got != leastPercent {
+		t.Errorf("GOGC is set by the operator: %d", got)
+	}
+}
