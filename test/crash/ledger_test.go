@@ -100,6 +100,9 @@ func (l *ledger) ended(how ending) {
 		switch {
 		case how.clean:
 			e.safe = e.whole // its last checkpoint has everything
+			if how.cut && !e.whole {
+				e.prefix = 0 // what is unfinished is not trusted in another boot
+			}
 		case how.cut && !e.safe:
 			e.whole, e.prefix = false, 0
 		case x.tag != "" && !e.safe:

@@ -11,9 +11,10 @@ import (
 )
 
 const (
-	// pace is what the load aims at, in requests a second; leastRate is what a run must have reached not to be void.
+	// pace is what the load of each of the daemons aims at, in requests a second; leastRate is what it must have reached not
+	// to be void. A machine of two cores takes eight of them at a time.
 	pace      = 400
-	leastRate = 200
+	leastRate = 100
 	workers   = 24
 )
 
@@ -26,6 +27,7 @@ type load struct {
 	rng     *rand.Rand
 	lenient bool // upstream fails too: an answer may be an error, never a wrong byte
 
+	over   func() bool // if set, tells that no more requests are to be begun
 	ending atomic.Bool // from now on requests may fail
 	done   atomic.Int64
 	failed atomic.Int64 // of done, before the end
@@ -46,12 +48,18 @@ func (l *load) run(ctx context.Context, requests int) (took time.Duration, wait 
 	began := time.Now()
 	tick := time.NewTicker(time.Second / 200)
 	defer tick.Stop()
-	for sent := 0; sent < requests; {
-		due := min(requests, int(time.Since(began).Seconds()*pace)+1)
-		for ; sent < due; sent++ {
-			asks <- l.draw()
+	next := l.draw()
+	for sent := 0; sent < requests && (l.over == nil || !l.over()); {
+		out := asks
+		if sent > int(time.Since(began).Seconds()*pace) {
+			out = nil // it is not its time yet
 		}
-		<-tick.C
+		select {
+		case out <- next:
+			sent++
+			next = l.draw()
+		case <-tick.C:
+		}
 	}
 	took = time.Since(began)
 	close(asks)

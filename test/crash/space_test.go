@@ -3,11 +3,6 @@ package crash_test
 import (
 	"fmt"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -37,6 +32,9 @@ func TestRemovedComesBack(t *testing.T) {
 	t.Parallel()
 	s := stage(t, ext4("commit=1000"), large)
 	s.pull(s.blobs(20, mib)...)
+	for range 60 {
+		s.pull(s.world.newTag()) // of up to three of the blobs each: with the images go their blobs
+	}
 	s.recorded()
 	was := s.daemon.Metric(t, "cistern_checkpoints_total")
 	resp, err := http.Post(s.daemon.Admin+"/api/v1/rm?image="+repository, "", nil)
@@ -100,27 +98,4 @@ func TestCapWhileSyncing(t *testing.T) {
 	if most > s.limit {
 		t.Errorf("OVER THE CAP: %d bytes were in use of %d", most, s.limit)
 	}
-}
-
-// attach puts strace, with its rules, on a running daemon.
-func attach(t *testing.T, c *lab.Cistern, rules ...string) {
-	t.Helper()
-	args := append([]string{"-f", "-qq", "-o", "/dev/null", "-p", strconv.Itoa(c.PID())}, rules...)
-	strace := lab.Start(t, "strace", exec.Command(lab.Tool(t, "strace"), args...))
-	lab.Eventually(t, 10*time.Second, strace, func() error { return traced(c.PID()) })
-}
-
-// traced says whether each thread of a process is watched by a tracer.
-func traced(pid int) error {
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
-	if err != nil || len(tasks) == 0 {
-		return fmt.Errorf("no threads of %d: %w", pid, err)
-	}
-	for _, task := range tasks {
-		text, err := os.ReadFile(task)
-		if err == nil && strings.Contains(string(text), "TracerPid:\t0\n") {
-			return fmt.Errorf("%s is not traced yet", task)
-		}
-	}
-	return nil
 }

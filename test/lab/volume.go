@@ -133,6 +133,9 @@ func (v *Volume) mount(t testing.TB) {
 	v.mounted = true
 }
 
+// Kind is the kind of file system that it is.
+func (v *Volume) Kind() string { return v.options.Kind }
+
 // PowerOff cuts the power: from now on nothing reaches the device, and what was not flushed before never will. Whoever
 // has files open gets errors (FS_IOC_SHUTDOWN, without flushing the log). Cut is what brings the file system back.
 func (v *Volume) PowerOff(t testing.TB) {
