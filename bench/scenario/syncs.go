@@ -86,32 +86,42 @@ func (b *Bench) countSyncs(ctx context.Context, o *peer.Origin, t *peer.Target, 
 		return err
 	}
 	n := float64(len(im.Layers))
-	index, files, folders := classify(string(after[len(before):]), t.Cache)
-	b.add(cas, t.Name, syncsBlob, float64(index+files+folders)/n)
-	b.add(cas, t.Name, "of blobs", float64(files)/n)
-	b.add(cas, t.Name, "of folders", float64(folders)/n)
-	b.add(cas, t.Name, "of index.db", float64(index)/n)
-	b.add(cas, t.Name, "fsyncs of index.db in all", float64(index))
+	c := classify(string(after[len(before):]), t.Cache)
+	b.add(cas, t.Name, syncsBlob, float64(c.index+c.blobs+c.folders)/n)
+	b.add(cas, t.Name, "of blobs", float64(c.blobs)/n)
+	b.add(cas, t.Name, "of folders", float64(c.folders)/n)
+	b.add(cas, t.Name, "of index.db", float64(c.index)/n)
+	b.add(cas, t.Name, "fsyncs of index.db in all", float64(c.index))
+	b.add(cas, t.Name, "sync_file_range/blob (starts writing, waits for nothing)", float64(c.ranges)/n)
 	b.add(cas, t.Name, "checkpoints", more-points)
 	return nil
 }
 
-// classify counts a log's fsyncs by the kind of file below a cache directory: blobs
-// have names of 64 digits, folders are the rest.
-func classify(log, cache string) (index, files, folders int) {
+// syncCalls are counts of system calls.
+type syncCalls struct {
+	index, blobs, folders int // fsync and fdatasync, by what of
+	ranges                int // sync_file_range, which makes nothing durable
+}
+
+// classify counts the calls of a log by the kind of file below a cache directory:
+// blobs have names of 64 digits, folders are the rest.
+func classify(log, cache string) syncCalls {
+	var c syncCalls
 	for line := range strings.Lines(log) {
-		_, rest, ok := strings.Cut(line, "<"+cache)
+		call, rest, ok := strings.Cut(line, "<"+cache)
 		name, _, end := strings.Cut(rest, ">")
 		switch base := filepath.Base(name); {
 		case !ok || !end || strings.Contains(line, " resumed>"):
 			// Not of the cache, or the end of a call whose beginning was counted.
+		case strings.Contains(call, "sync_file_range"):
+			c.ranges++
 		case base == "index.db":
-			index++
+			c.index++
 		case len(base) >= 64:
-			files++
+			c.blobs++
 		default:
-			folders++
+			c.folders++
 		}
 	}
-	return index, files, folders
+	return c
 }

@@ -17,11 +17,11 @@ func TestClassify(t *testing.T) {
 		"12 1.3 fdatasync(7</c/index.db> <unfinished ...>",
 		"11 1.4 fsync(8</c/blobs/sha256/ab/" + hex + ">) = 0 (DELAYED)",
 		"12 1.5 <... fdatasync resumed>) = 0",
+		"11 1.4 sync_file_range(8</c/fills/sha256/ab/" + hex + ">, 0, 0, SYNC_FILE_RANGE_WRITE) = 0",
 		"13 1.6 fsync(3</var/log/x>) = 0",
 		"13 1.7 +++ exited with 0 +++",
 	}, "\n")
-	index, files, folders := classify(log, "/c")
-	if index != 2 || files != 2 || folders != 1 {
-		t.Errorf("index %d, files %d, folders %d, want 2, 2, 1", index, files, folders)
+	if got, want := classify(log, "/c"), (syncCalls{index: 2, blobs: 2, folders: 1, ranges: 1}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }
