@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
@@ -48,6 +47,7 @@ type world struct {
 
 	closing bool                // the mark of a clean stop may be there
 	doubted map[oci.Digest]bool // kept fills that could not be removed at the start
+	stuck   map[oci.Digest]bool // blobs whose removal failed: they are not fetched again
 	faulted bool                // since this process began
 	root    int64               // what the files beside the trees took when it began
 	atCut   *world              // index and closing at the power cut; nil: none yet
@@ -139,7 +139,7 @@ func (w *world) start() bool {
 	}
 	w.disk = w.disk.next()
 	w.seam.FS = w.disk
-	w.fresh, w.doubted, w.faulted = map[oci.Digest]record{}, map[oci.Digest]bool{}, false
+	w.fresh, w.doubted, w.stuck, w.faulted = map[oci.Digest]record{}, map[oci.Digest]bool{}, map[oci.Digest]bool{}, false
 	var used int64
 	for _, rec := range w.index {
 		used += rec.allocated
@@ -227,7 +227,7 @@ func (w *world) prove(d oci.Digest, rec record) {
 	_, err = in.ReadAt(got, 0)
 	switch {
 	case err != nil:
-		w.mustBe(in.Keep())
+		w.ended(in.Keep())
 	case d.Verify(got):
 		allocated, err := in.Commit()
 		if w.mustBe(err) {
@@ -258,7 +258,7 @@ const (
 func (w *world) fill(i int, e end) {
 	w.Helper()
 	d, data := truth(i)
-	if w.here(d) {
+	if w.here(d) || w.stuck[d] {
 		return
 	}
 	in := w.begin(d, data, i%2 == 1)
@@ -277,7 +277,7 @@ func (w *world) fill(i int, e end) {
 	case err != nil || e == abort:
 		w.abort(in, err)
 	case e == keep:
-		w.mustBe(in.Keep())
+		w.ended(in.Keep())
 	default:
 		allocated, err := in.Commit()
 		if w.mustBe(err) {
@@ -302,7 +302,7 @@ func (w *world) begin(d oci.Digest, data []byte, public bool) *Ingest {
 		w.mustBe(err)
 		return in
 	}
-	if w.s.KeptPublic(d) != public {
+	if w.s.KeptPublic(d) != public && !w.faulted {
 		w.Errorf("public: %v, made with %v", !public, public)
 	}
 	in, n, err := w.s.Resume(d, r)
@@ -331,8 +331,13 @@ func (w *world) begin(d oci.Digest, data []byte, public bool) *Ingest {
 func (w *world) abort(in *Ingest, err error) {
 	w.Helper()
 	w.mustBe(err)
-	if err := in.Abort(); err != nil && !w.mustBeInjected(err) {
-		w.Errorf("abort: %v", err)
+	w.ended(in.Abort())
+}
+
+func (w *world) ended(err error) {
+	w.Helper()
+	if err != nil && !w.mustBeInjected(err) {
+		w.Errorf("ending a fill: %v", err)
 	}
 }
 
@@ -403,7 +408,7 @@ func (w *world) remove(d oci.Digest) {
 		w.index[d] = known
 	}
 	delete(w.fresh, d)
-	w.mustBe(w.s.Remove(d, rec.allocated))
+	w.stuck[d] = !w.mustBe(w.s.Remove(d, rec.allocated))
 }
 
 // lose loses a record, as a broken index does; the file is gone on with.
@@ -417,7 +422,7 @@ func (w *world) lose(i int) {
 	}
 	delete(w.index, d)
 	if err := w.s.Demote(d); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) && !w.faulted { // else its promotion may have failed
 			w.Errorf("no file to go on with: %v", err)
 		}
 		w.index[d] = rec // it was not lost after all
@@ -439,13 +444,16 @@ func (w *world) read(d oci.Digest) {
 		return
 	}
 	w.open = append(w.open, f)
-	w.sound(f)
+	if w.here(d) { // else it is a part, or what nobody has removed yet
+		w.sound(f)
+	}
 }
 
 // sound checks all bytes of an open blob.
 func (w *world) sound(f *File) {
 	w.Helper()
-	if got, err := io.ReadAll(io.NewSectionReader(f, 0, f.Size)); err == nil && !f.d.Verify(got) {
+	got := make([]byte, f.Size)
+	if _, err := f.ReadAt(got, 0); err == nil && !f.d.Verify(got) {
 		w.Errorf("wrong bytes: %d of them", len(got))
 	} else if err != nil && !w.mustBeInjected(err) {
 		w.Errorf("reading: %v", err)

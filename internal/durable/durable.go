@@ -155,15 +155,12 @@ func MkdirDurable(fsys FS, name string) error {
 }
 
 // RemoveDurable unlinks a file and makes its absence durable. A file that is
-// not there is fine.
+// not there is fine; whoever unlinked it may not have come to sync that.
 //
 //	unlink(name)
 //	open(folder) fsync close
 func RemoveDurable(fsys FS, name string) error {
-	err := fsys.Remove(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	err := ignoreAbsent(fsys.Remove(name))
 	if err == nil {
 		err = fsys.SyncDir(path.Dir(name))
 	}
