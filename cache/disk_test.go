@@ -11,12 +11,14 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"cistern/cache/blob"
 	"cistern/cache/index"
+	"cistern/internal/durable/durabletest"
 	"cistern/internal/oci"
 )
 
@@ -123,15 +125,19 @@ func TestEvictedWhileChosen(t *testing.T) {
 // cache still closes.
 func TestEvictionThatCannotUnlink(t *testing.T) {
 	t.Parallel()
-	o, c := newOrigin(), open(t, Options{Limit: 64 * mib})
+	var stuck atomic.Bool
+	o, c := newOrigin(), faultyRig(t, Options{Limit: 64 * mib}, func(op durabletest.Op) *durabletest.Fault {
+		if op.Kind == "remove" && stuck.Load() {
+			return &durabletest.Fault{Err: syscall.EROFS}
+		}
+		return nil
+	})
 	d := o.put(noise(3*mib, 22))
 	c.want(o.repo("a"), d, OutcomeMiss)
 	c.idle()
 	c.checkpoint()
-	shard := filepath.Dir(c.path("blobs", d))
-	if err := errors.Join(os.Rename(shard, shard+"-away"), os.WriteFile(shard, nil, 0o600)); err != nil {
-		t.Fatal(err)
-	}
+	stuck.Store(true)
+	defer stuck.Store(false)
 	c.store.AddUsed(60 * mib)
 	defer c.store.AddUsed(-60 * mib)
 	if c.store.Wanted() == 0 {

@@ -26,6 +26,9 @@ func (r *Reader) mend(cause error) error {
 	}
 	r.mends++
 	r.c.setAside(r.rec, r.off, cause)
+	if r.spoiled() {
+		return cause
+	}
 	if r.old == nil {
 		r.old, r.file = r.file, nil
 	} else {
@@ -49,6 +52,18 @@ func (r *Reader) mend(cause error) error {
 		}
 	}
 	return cause
+}
+
+// spoiled tells whether bytes that were sent may not be what they were when they
+// left: what sendfile gives to a socket are the file's own pages, and whoever
+// cuts the file short zeroes the rest of the page, however large, in which it
+// ends now. An empty one ends in none.
+func (r *Reader) spoiled() bool {
+	if !r.spliced {
+		return false
+	}
+	fi, err := r.file.Stat()
+	return err == nil && fi.Size() > 0 && fi.Size() < r.off
 }
 
 // goOn follows the fill of the blob; false if it is to be looked for again.

@@ -35,8 +35,9 @@ type Reader struct {
 	off    int64
 	from   int64 // where reading began, for the count of unverified bytes
 
-	file *blob.File // own description: sendfile moves its offset
-	gone bool       // there was none to open
+	file    *blob.File // own description: sendfile moves its offset
+	gone    bool       // there was none to open
+	spliced bool       // pages of file may lie in a socket
 
 	rec   index.Record // of a hit
 	repo  *Repository  // on whose word it goes on, if its file breaks
@@ -193,6 +194,7 @@ func (r *Reader) sendFile(w io.Writer, n int64) (int64, error) {
 		return 0, r.fail(err)
 	}
 	m, err := io.CopyN(w, r.file.File, n)
+	r.spliced = r.spliced || m > 0
 	_, _ = r.moved(int(m), nil)
 	switch {
 	case errors.Is(err, io.EOF):

@@ -112,17 +112,6 @@ func (s *scene) pull(things ...*thing) (hits int) {
 	return hits
 }
 
-// there gets things with upstream cut off.
-func (s *scene) there(things ...*thing) {
-	s.t.Helper()
-	s.origin.off.Store(true)
-	defer s.origin.off.Store(false)
-	s.pull(things...)
-	if m := s.origin.misses(); len(m) > 0 {
-		s.t.Errorf("upstream was asked for %d things, the first: %s", len(m), m[0])
-	}
-}
-
 // recorded waits until all that was delivered is on record: one checkpoint may have begun before, the next has not.
 func (s *scene) recorded() {
 	s.t.Helper()

@@ -28,7 +28,7 @@ const (
 // pool is random bytes that all blobs are windows into: hundreds of megabytes of blobs take no memory, and each differs
 // from every other at each of its bytes.
 var pool = sync.OnceValue(func() []byte {
-	b := make([]byte, 24*mib)
+	b := make([]byte, 32*mib)
 	_, _ = rand.NewChaCha8(sha256.Sum256([]byte("cistern test/disk"))).Read(b)
 	return b
 })

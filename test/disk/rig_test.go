@@ -48,14 +48,6 @@ func start(t testing.TB, s settings) *rig {
 	return r
 }
 
-// launch starts a daemon that is expected to refuse.
-func launch(t testing.TB, s settings) *rig {
-	t.Helper()
-	r := prepare(t, s)
-	r.daemon = lab.LaunchCistern(t, r.options(s))
-	return r
-}
-
 func prepare(t testing.TB, s settings) *rig {
 	t.Helper()
 	if s.origin == nil {
@@ -168,7 +160,6 @@ func (r *rig) metric(name string, ok func(float64) bool) {
 	})
 }
 
-func above(n float64) func(float64) bool { return func(v float64) bool { return v > n } }
 func equal(n float64) func(float64) bool { return func(v float64) bool { return v == n } }
 
 // says waits for a line of the daemon's output that holds all of the words.
@@ -241,26 +232,6 @@ func (r *rig) restart() {
 	r.daemon.Restart(r.t)
 	r.down = false
 	r.t.Cleanup(r.check) // before this process is ended
-}
-
-// refuses waits until the daemon has ended with code 2 and a message that holds all of the words.
-func (r *rig) refuses(within time.Duration, words ...string) {
-	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), within)
-	defer cancel()
-	select {
-	case <-r.daemon.Exited():
-	case <-ctx.Done():
-		r.t.Fatalf("it has not refused within %v: %s", within, r.daemon.Output())
-	}
-	if code := r.daemon.ExitCode(); code != 2 {
-		r.t.Errorf("exit code %d", code)
-	}
-	for _, w := range words {
-		if !strings.Contains(r.daemon.Output(), w) {
-			r.t.Errorf("it does not say %q: %s", w, r.daemon.Output())
-		}
-	}
 }
 
 // check ends a test: whatever it did, the daemon lives, has nothing open in its directory beyond what it always has, and owes
