@@ -135,21 +135,22 @@ func (f *follow) Read(p []byte) (int, error) {
 // proven by the digest; that this repository may have them, where that was not
 // public, by the index as it was, or by upstream.
 func (c *Cache) adopt(f *fill, l *leftover) error {
-	switch {
-	case f.here: // the index knew it
-	case l.public:
-	case f.proof:
-		f.private = true // and nobody's, until upstream says whose
-	default:
-		r, err := f.repo.Source.BlobInfo(f.ctx, f.digest)
-		if err != nil {
-			l.keep()
-			return err
+	if !f.here { // else the index knew it, and the flight is open
+		switch {
+		case l.public:
+		case f.proof:
+			f.private = true // and nobody's, until upstream says whose
+		default:
+			r, err := f.repo.Source.BlobInfo(f.ctx, f.digest)
+			if err != nil {
+				l.keep()
+				return err
+			}
+			f.private = r.Private
 		}
-		f.private = r.Private
+		f.here = true
+		f.Open(l.in.Len())
 	}
-	f.here = true
-	f.Open(l.in.Len())
 	f.Advance(l.in.Len())
 	return c.finish(f, l.in)
 }

@@ -196,12 +196,10 @@ func (d *disk) rename(from, to string) error {
 		return nil
 	case n.mode.IsDir() && strings.HasPrefix(path.Clean(to)+"/", path.Clean(from)+"/"):
 		return syscall.EINVAL
-	case over != nil && n.mode.IsDir() && !over.mode.IsDir():
+	case over != nil && over.mode.IsDir():
+		return syscall.EEXIST
+	case over != nil && n.mode.IsDir():
 		return syscall.ENOTDIR
-	case over != nil && !n.mode.IsDir() && over.mode.IsDir():
-		return syscall.EISDIR
-	case over != nil && len(over.entries) > 0:
-		return syscall.ENOTEMPTY
 	}
 	d.change(half{fromDir, fromBase, nil}, half{toDir, toBase, n})
 	return nil
