@@ -18,6 +18,13 @@ const (
 	manifestFloor = 10
 )
 
+// What is evicted beyond what is wanted, down to the low watermark: a share of the
+// cap, so that not each fill into a full cache pays for a search of its own.
+const (
+	evictShare = 128
+	evictMost  = 16 << 20
+)
+
 // evict frees space when a reservation asks for it, and looks now and then
 // whether others have filled the disk, until the cache closes.
 func (c *Cache) evict() {
@@ -48,6 +55,7 @@ func (c *Cache) evictSome() (more bool) {
 	if want <= 0 {
 		return false
 	}
+	want += min(c.o.Limit/evictShare, evictMost)
 	victims, err := c.idx.Load().Victims(want, c.floorsInIndex(), c.lastTouch, c.passOver)
 	if err != nil {
 		c.indexFailed(err)

@@ -12,8 +12,9 @@ import (
 const (
 	// checkpointEvery bounds what a power cut can cost: a second's blobs.
 	checkpointEvery = time.Second
-	// checkpointAt is how many new blobs do not wait for the second to end.
-	checkpointAt = 512
+	// checkpointAt is how many new blobs do not wait for the second to end. Each
+	// checkpoint syncs the folders of its blobs, all 256 of them if it is large.
+	checkpointAt = 4096
 	// touchesAt is how many uses go into one transaction.
 	touchesAt = 1000
 	// touchesKept bounds the uses that wait for a transaction: a few megabytes.

@@ -112,7 +112,7 @@ func (c *Cache) proveAll() bool {
 				return nil
 			})
 		}
-		if c.waiting() >= 2*checkpointAt {
+		if c.waiting() >= checkpointAt {
 			c.checkpoint()
 		}
 		if c.idx.Load().Broken() != nil {

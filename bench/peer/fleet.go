@@ -154,7 +154,7 @@ func (f *Fleet) Start(ctx context.Context, name string, o *Origin) (*Target, err
 	return f.StartWith(ctx, name, o, Setting{})
 }
 
-// StartWith starts a peer in front of a registry, a caching one (Cistern or nginx)
+// StartWith starts a peer in front of a registry, a caching one
 // as the setting says.
 func (f *Fleet) StartWith(ctx context.Context, name string, o *Origin, set Setting) (*Target, error) {
 	for _, t := range f.opts.External {
@@ -172,7 +172,7 @@ func (f *Fleet) StartWith(ctx context.Context, name string, o *Origin, set Setti
 	case FileServer:
 		t, err = f.startSelf(ctx, name, "files", "--dir", f.Files())
 	case Floor:
-		t, err = f.startFloor(ctx, o)
+		t, err = f.startFloor(ctx, o, set)
 	case NginxFiles, NginxCache, NginxLog:
 		t, err = f.startNginx(ctx, name, o, set)
 	default:

@@ -90,8 +90,13 @@ func (f *floor) fetch(ctx context.Context, path, name string) (*os.File, error) 
 	return os.Open(name)
 }
 
-func (f *Fleet) startFloor(ctx context.Context, o *Origin) (*Target, error) {
-	dir, err := f.folder("floor-cache")
+func (f *Fleet) startFloor(ctx context.Context, o *Origin, set Setting) (*Target, error) {
+	dir, err := set.Cache, error(nil)
+	if dir == "" {
+		dir, err = f.folder("floor-cache")
+	} else {
+		err = os.MkdirAll(dir, 0o755)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -12,9 +12,9 @@ import (
 type Setting struct {
 	// Label is the target's name in the report; "" = the peer's.
 	Label string
-	// Cache is its cache directory, which must be there; "" = a fresh one.
+	// Cache is its cache directory, made if it is not there; "" = a fresh one.
 	Cache string
-	// Limit is its size in bytes; 0 = 20 GiB.
+	// Limit is its size in bytes; 0 = 20 GiB. The floor has none.
 	Limit int64
 	// Wrapper is a program with its arguments that the peer is started through: a
 	// tracer that execs it, so that the process is the peer's own.

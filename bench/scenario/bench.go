@@ -7,9 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 
+	"cistern/bench/disk"
 	"cistern/bench/load"
 	"cistern/bench/origin"
 	"cistern/bench/peer"
@@ -119,7 +121,22 @@ func (b *Bench) proxies(variant string) []string {
 
 // with starts the named peers before the registry of a variant, each with an
 // empty cache, and stops them when fn is done.
-func (b *Bench) with(ctx context.Context, variant string, names []string, fn func(*peer.Origin, []*peer.Target) error) (err error) {
+func (b *Bench) with(ctx context.Context, variant string, names []string, fn func(*peer.Origin, []*peer.Target) error) error {
+	return b.within(ctx, "", variant, names, fn)
+}
+
+// apart is with on a file system of the peers' own: where thousands of small files
+// are made, what the machine's own is like would be most of the result.
+func (b *Bench) apart(ctx context.Context, variant string, names []string, fn func(*peer.Origin, []*peer.Target) error) error {
+	v, done, err := b.room(ctx, b.scenario, disk.Shape{Size: 16 << 30})
+	if err != nil {
+		return err
+	}
+	return errors.Join(b.within(ctx, v.Dir, variant, names, fn), done())
+}
+
+// within is with, the caches below dir; "": wherever the fleet has its own.
+func (b *Bench) within(ctx context.Context, dir, variant string, names []string, fn func(*peer.Origin, []*peer.Target) error) (err error) {
 	o, err := b.Fleet.Origin(ctx, variant)
 	if err != nil {
 		return err
@@ -131,7 +148,11 @@ func (b *Bench) with(ctx context.Context, variant string, names []string, fn fun
 		}
 	}()
 	for _, n := range names {
-		t, err := b.Fleet.Start(ctx, n, o)
+		var set peer.Setting
+		if dir != "" {
+			set.Cache = filepath.Join(dir, n)
+		}
+		t, err := b.Fleet.StartWith(ctx, n, o, set)
 		if err != nil {
 			return err
 		}

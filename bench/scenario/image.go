@@ -123,7 +123,7 @@ func pullInto(ctx context.Context, base string, tokens *load.Tokens, im origin.I
 // manySmall pulls 2,000 cold blobs of 64 KiB with 16 clients.
 func (b *Bench) manySmall(ctx context.Context) error {
 	for _, v := range b.Variants {
-		err := b.with(ctx, v, append(b.only(peer.Direct), b.proxies(v)...), func(o *peer.Origin, ts []*peer.Target) error {
+		err := b.apart(ctx, v, append(b.only(peer.Direct), b.proxies(v)...), func(o *peer.Origin, ts []*peer.Target) error {
 			for _, rtt := range []time.Duration{0, 20 * time.Millisecond} {
 				for range b.ColdRounds {
 					for _, t := range ts {

@@ -19,7 +19,7 @@ func (b *Bench) start(ctx context.Context) error {
 	if b.Quick {
 		repository = "start/1000x4k"
 	}
-	return b.with(ctx, peer.Plain, b.only(peer.Cistern, peer.NginxCache, peer.Floor), func(o *peer.Origin, ts []*peer.Target) error {
+	return b.apart(ctx, peer.Plain, b.only(peer.Cistern, peer.NginxCache, peer.Floor), func(o *peer.Origin, ts []*peer.Target) error {
 		im, err := o.Image(ctx, repository, b.fresh("s"))
 		if err != nil {
 			return err
