@@ -16,8 +16,9 @@ import (
 type framer struct {
 	state  frameState
 	method string
-	line   []byte // of the part that is being collected
-	left   int64  // of a body or chunk
+	line   []byte        // of the part that is being collected
+	left   int64         // of a body or chunk
+	head   *bufio.Reader // of whole headers; kept for its buffer
 }
 
 type frameState uint8
@@ -38,7 +39,7 @@ const maxFrameLine = 512 << 10
 
 // begin expects the response to a request.
 func (f *framer) begin(method string) {
-	*f = framer{state: frameHead, method: method, line: f.line[:0]}
+	*f = framer{state: frameHead, method: method, line: f.line[:0], head: f.head}
 }
 
 func (f *framer) done() bool { return f.state == frameDone }
@@ -85,7 +86,7 @@ func (f *framer) collect(b []byte) int {
 	switch f.state {
 	case frameHead:
 		if bytes.HasSuffix(f.line, []byte("\r\n\r\n")) || bytes.HasSuffix(f.line, []byte("\n\n")) {
-			f.head()
+			f.header()
 		}
 	case frameSize:
 		f.size()
@@ -98,9 +99,13 @@ func (f *framer) collect(b []byte) int {
 	return i + 1
 }
 
-// head decides by net/http's own reading how the body is delimited.
-func (f *framer) head() {
-	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(f.line)), &http.Request{Method: f.method})
+// header decides by net/http's own reading how the body is delimited.
+func (f *framer) header() {
+	if f.head == nil {
+		f.head = bufio.NewReader(nil)
+	}
+	f.head.Reset(bytes.NewReader(f.line))
+	resp, err := http.ReadResponse(f.head, &http.Request{Method: f.method})
 	f.line = f.line[:0]
 	switch {
 	case err != nil:
