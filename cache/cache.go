@@ -151,7 +151,7 @@ func Open(o Options) (*Cache, error) {
 		c.cancel()
 		return nil, err
 	}
-	if c.store != nil {
+	if c.writable() {
 		c.loops.Add(2)
 		go c.keep()
 		go c.evict()
@@ -203,7 +203,8 @@ func (c *Cache) openDisk() error {
 	store.AddUsed(blobs + x.Footprint() + c.o.asideBytes())
 	if store.ReadOnly() {
 		c.degraded = "the cache directory is on a file system mounted read-only; remount it and restart"
-		c.log.Error("the cache directory is read-only: what is cached is served, nothing new is kept", zap.String("dir", c.o.Dir))
+		c.log.Error("the cache directory is read-only: what is cached is served, all else is streamed and not kept", zap.String("dir", c.o.Dir))
+		c.doubtFills()
 		return nil
 	}
 	c.settle()
@@ -227,22 +228,15 @@ func (c *Cache) noDisk(err error) {
 // being fetched again, and its old record was not yet deleted. So it is
 // doubted: its digest decides, in the background or when it is asked for.
 func (c *Cache) settle() {
-	for d, size := range c.store.Fills() {
-		rec, ok, err := c.idx.Load().Get(d)
-		switch {
-		case err != nil:
-			c.indexFailed(err)
-			return
-		case ok && rec.Size == size:
-			c.doubted[d] = rec
-			c.store.AddUsed(-rec.Allocated) // the file counts, and not twice
-			continue
-		case !c.store.SameBoot():
-			err = c.store.Remove(d, 0)
-		default:
-			continue
+	unknown, ok := c.doubtFills()
+	if !ok {
+		return
+	}
+	for _, d := range unknown {
+		if c.store.SameBoot() {
+			break // they are to be gone on with
 		}
-		if err != nil {
+		if err := c.store.Remove(d, 0); err != nil {
 			c.diskFailed("settling what earlier fills left", err)
 			return
 		}
@@ -253,6 +247,29 @@ func (c *Cache) settle() {
 	}
 	c.proveDoubted()
 }
+
+// doubtFills doubts what lies in fills/ and has a record, and gives the rest;
+// false if the index does not say.
+func (c *Cache) doubtFills() (unknown []oci.Digest, ok bool) {
+	for d, size := range c.store.Fills() {
+		rec, ok, err := c.idx.Load().Get(d)
+		switch {
+		case err != nil:
+			c.indexFailed(err)
+			return nil, false
+		case ok && rec.Size == size:
+			c.doubted[d] = rec
+			c.store.AddUsed(-rec.Allocated) // the file counts, and not twice
+		default:
+			unknown = append(unknown, d)
+		}
+	}
+	return unknown, true
+}
+
+// writable tells whether what is learnt can be recorded: nothing that waits for
+// a checkpoint may gather otherwise.
+func (c *Cache) writable() bool { return c.store != nil && !c.store.ReadOnly() }
 
 // Close stops the fills, which stay on disk for the next start, writes a last
 // checkpoint and lets go of the directory. Readers must have been closed.

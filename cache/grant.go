@@ -76,7 +76,7 @@ func (c *Cache) granted(repo oci.Repository, d oci.Digest) bool {
 
 func (c *Cache) grant(repo oci.Repository, d oci.Digest) {
 	c.rememberGrant(repo, d)
-	if c.store == nil {
+	if !c.writable() {
 		return
 	}
 	c.mu.Lock()

@@ -193,7 +193,9 @@ func (c *Cache) syncFresh() map[oci.Digest]fresh {
 	return synced
 }
 
-// putBack returns what a full disk did not take, for the next checkpoint.
+// putBack returns what a full or read-only disk did not take, for the next
+// checkpoint. Uses are not worth it; of tags and grants as many wait as memory
+// keeps anyway, and the others are asked for upstream again.
 func (c *Cache) putBack(b index.Batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -205,17 +207,17 @@ func (c *Cache) putBack(b index.Batch) {
 	c.leaving = nil
 	for _, t := range b.PutTags {
 		_, newer := c.newTags[t.Reference]
-		if _, gone := c.goneTags[t.Reference]; !newer && !gone {
+		if _, gone := c.goneTags[t.Reference]; !newer && !gone && len(c.newTags) < tagsKept {
 			c.newTags[t.Reference] = t
 		}
 	}
 	for _, ref := range b.DeleteTags {
-		if _, newer := c.newTags[ref]; !newer {
+		if _, newer := c.newTags[ref]; !newer && len(c.goneTags) < tagsKept {
 			c.goneTags[ref] = struct{}{}
 		}
 	}
 	for _, g := range b.PutGrants {
-		if _, gone := c.gone[g.Digest]; gone {
+		if _, gone := c.gone[g.Digest]; gone || len(c.newGrant) >= grantsKept {
 			continue
 		}
 		if c.newGrant[g.Digest] == nil {

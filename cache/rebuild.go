@@ -63,6 +63,11 @@ func (r *rebuild) progress() Rebuild {
 // index beside files it is marked, durably, that they are to be recorded.
 func openIndex(store *blob.Store, o Options) (x *index.Index, lost, err error) {
 	path := o.indexPath()
+	if store.ReadOnly() { // what lies here without a record cannot get one
+		o.index.ReadOnly = true
+		x, err = index.Open(path, o.index)
+		return x, nil, err
+	}
 	fi, err := os.Lstat(path)
 	missing := errors.Is(err, fs.ErrNotExist) || err == nil && fi.Size() == 0
 	if missing && store.Holds() || store.Moved() {

@@ -129,7 +129,7 @@ func (c *Cache) held() (held [index.Classes]int64) {
 // touch notes a use. It reaches the index with a later checkpoint: a hit never
 // waits for a commit.
 func (c *Cache) touch(d oci.Digest, now time.Time) {
-	if c.store == nil {
+	if !c.writable() {
 		return
 	}
 	c.mu.Lock()

@@ -26,8 +26,8 @@ func (c *Cache) Refresh(ctx context.Context, repo *Repository, ref oci.Reference
 // Remove drops an image: the tag or digest, or with neither all of the
 // repository's tags, and the blobs that no other cached tag uses.
 func (c *Cache) Remove(ref oci.Reference) (Removed, error) {
-	if c.store == nil {
-		return Removed{}, fmt.Errorf("nothing is kept on disk: %s", c.Stats().Degraded)
+	if !c.writable() {
+		return Removed{}, fmt.Errorf("nothing can be removed from disk: %s", c.Stats().Degraded)
 	}
 	c.checkpoint() // so that the index knows all tags
 	var gone []index.Tag

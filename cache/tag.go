@@ -42,7 +42,7 @@ func (c *Cache) setTag(ref oci.Reference, target oci.Descriptor, private bool) i
 		t.Changed = old.Changed
 	}
 	c.tags.Add(ref, t)
-	if c.store == nil {
+	if !c.writable() {
 		return t
 	}
 	c.mu.Lock()
@@ -54,7 +54,7 @@ func (c *Cache) setTag(ref oci.Reference, target oci.Descriptor, private bool) i
 
 func (c *Cache) dropTag(ref oci.Reference) {
 	c.tags.Remove(ref)
-	if c.store == nil {
+	if !c.writable() {
 		return
 	}
 	c.mu.Lock()

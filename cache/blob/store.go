@@ -179,9 +179,9 @@ func (s *Store) checkVersion() error {
 // Close writes the mark of a clean stop and lets go of the directory. Files
 // that readers have open stay readable. No other method may be called after it.
 func (s *Store) Close() error {
-	err := durable.WriteFile(s.fs, cleanName, nil)
-	if err != nil {
-		err = diskError("write the mark of a clean stop", err)
+	var err error
+	if !s.readOnly { // there the mark is as it was
+		err = diskError("write the mark of a clean stop", durable.WriteFile(s.fs, cleanName, nil))
 	}
 	return errors.Join(err, s.lock.Close(), s.fs.Close())
 }

@@ -120,19 +120,36 @@ func TestLostTotalsAreCountedAnew(t *testing.T) {
 	}
 }
 
-// A full disk is no damage: what was there is there, and the next Apply may work.
+// A disk that takes nothing now is no damage: what was there is there, and the
+// next Apply may work. A failed fsync is, whatever it says.
 func TestCommitErrors(t *testing.T) {
 	t.Parallel()
-	x := newIndex(t)
-	full := &os.PathError{Op: "write", Path: x.Path(), Err: syscall.ENOSPC}
-	if err := x.commitFailed("apply", full); errors.Is(err, ErrBroken) || !errors.Is(err, syscall.ENOSPC) || x.Broken() != nil {
-		t.Errorf("a full disk: %v", err)
-	}
-	if err := x.commitFailed("apply", syscall.EIO); !errors.Is(err, ErrBroken) || !errors.Is(x.Broken(), ErrBroken) {
-		t.Errorf("a failed fsync: %v", err)
-	}
-	if err := x.Apply(Batch{Put: []Record{record(1, 1)}}); !errors.Is(err, ErrBroken) || !strings.Contains(err.Error(), "input/output") {
-		t.Errorf("afterwards: %v", err)
+	write := func(err error) error { return &os.PathError{Op: "write", Path: "index.db", Err: err} }
+	for _, c := range []struct {
+		err           error
+		grown, broken bool
+	}{
+		{write(syscall.ENOSPC), false, false},
+		{write(syscall.EDQUOT), true, false},
+		{write(syscall.EROFS), false, false},
+		{write(syscall.EROFS), true, false},
+		{write(syscall.EIO), false, true},
+		{syscall.EIO, false, true}, // fdatasync
+		{syscall.EROFS, false, true},
+		{syscall.ENOSPC, false, true},
+		{errors.New("file resize error: read-only file system"), false, false},
+		{errors.New("file sync error: input/output error"), true, true},
+	} {
+		x := newIndex(t)
+		apply(t, x, Batch{Put: []Record{record(1, 1)}})
+		err := x.commitFailed("apply", c.err, c.grown)
+		if errors.Is(err, ErrBroken) != c.broken || !errors.Is(err, c.err) || (x.Broken() != nil) != c.broken {
+			t.Errorf("%v, grown %v: %v; %v", c.err, c.grown, err, x.Broken())
+		}
+		err = x.Apply(Batch{Put: []Record{record(2, 1)}})
+		if errors.Is(err, ErrBroken) != c.broken || c.broken && !strings.Contains(err.Error(), c.err.Error()) {
+			t.Errorf("%v, afterwards: %v", c.err, err)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // callerPanic carries a panic of a caller's function through the guard: it is
@@ -65,7 +66,14 @@ func (x *Index) begin(writable bool) (tx *bolt.Tx, err error) {
 	if x.closed {
 		return nil, ErrClosed
 	}
-	return x.db.Begin(writable)
+	if writable && x.o.ReadOnly {
+		return nil, &fs.PathError{Op: "write", Path: x.path, Err: syscall.EROFS}
+	}
+	tx, err = x.db.Begin(writable)
+	if errors.Is(err, bolterrors.ErrInvalidMapping) { // a larger mapping failed, and the old one is gone
+		return nil, x.breakFor("begin", err)
+	}
+	return tx, err
 }
 
 // view runs f in a read transaction. Nothing that f gets from bbolt may leave
@@ -106,10 +114,11 @@ func (x *Index) update(op string, f func(tx *bolt.Tx) error, done func()) error 
 		} else if err != nil {
 			return fmt.Errorf("index: %s: %w", op, err)
 		}
+		before := x.length()
 		err = tx.Commit()
 		x.grew()
 		if err != nil {
-			return x.commitFailed(op, err)
+			return x.commitFailed(op, err, x.length() != before)
 		}
 		x.commits.Add(1)
 		if done != nil {
@@ -119,14 +128,33 @@ func (x *Index) update(op string, f func(tx *bolt.Tx) error, done func()) error 
 	})
 }
 
-// commitFailed tells a full disk from a broken file. A write that found no room
-// was one of data pages, or of a meta page in place: the transaction never
-// was. Anything else, a failed fsync above all, leaves the file in a state
-// that nobody knows.
-func (x *Index) commitFailed(op string, err error) error {
+// commitFailed tells a disk that takes nothing now, being full or read-only,
+// from a broken file. A write that it refused was one of data pages, which
+// nothing refers to, or of a meta page in place, which is as it was: the
+// transaction never was, and the next one writes all of its pages. So it is if
+// the file could not be made larger, which comes before the first write; bbolt
+// gives the reason as text, without its errno.
+//
+// Anything else leaves the file in a state that nobody knows, a failed fsync
+// above all, and with EROFS too: if it was the meta page's, readers here see
+// the new one while the disk may have kept the old, and of that one the next
+// transaction would overwrite pages.
+func (x *Index) commitFailed(op string, err error, grown bool) error {
 	var pe *fs.PathError
-	if errors.As(err, &pe) && pe.Op == "write" && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+	var errno syscall.Errno
+	refused := errors.As(err, &pe) && pe.Op == "write" &&
+		(errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS))
+	if refused || !errors.As(err, &errno) && !grown {
 		return fmt.Errorf("index: %s: %w", op, err)
 	}
 	return x.breakFor(op, err)
+}
+
+// length is the size of the file; bbolt makes it larger before it writes.
+func (x *Index) length() int64 {
+	fi, err := x.file.Stat()
+	if err != nil {
+		return -1
+	}
+	return fi.Size()
 }

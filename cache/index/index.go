@@ -83,6 +83,10 @@ type Options struct {
 	Hook func(op string, call func() error) error
 	// NoSync leaves out every fsync: nothing is durable.
 	NoSync bool
+	// ReadOnly, which production sets too, is for a file system that is mounted
+	// for reading only: the file must be there and whole, nothing is written to
+	// it, and Apply fails with EROFS. It is kept from whoever writes all the same.
+	ReadOnly bool
 	// Grew, which production sets too, is told after each transaction by how
 	// much Footprint changed since Open; nil: nobody. It must not call Apply.
 	Grew func(bytes int64)
@@ -92,17 +96,17 @@ type Options struct {
 // a second with ErrLocked when another process has it, with ErrVersion when it
 // is newer than this program, with ErrBroken when it is damaged; the error of
 // the file system otherwise. When it returns, the file is durable.
+//
+// With ReadOnly it makes nothing, and takes the lock that readers share: flock
+// writes nothing.
 func Open(path string, o Options) (*Index, error) {
 	x := &Index{path: path, o: o, bad: map[badKey]struct{}{}}
 	x.totals.Store(&Totals{})
 	err := x.guard("open", func() (err error) {
 		x.db, err = bolt.Open(path, 0o600, &bolt.Options{
-			Timeout: lockTimeout, InitialMmapSize: mapSize, FreelistType: bolt.FreelistMapType, NoStatistics: true, NoSync: o.NoSync,
-			OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-				f, err := os.OpenFile(name, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, mode)
-				x.file = f
-				return f, err
-			},
+			Timeout: lockTimeout, InitialMmapSize: mapSize, FreelistType: bolt.FreelistMapType, NoStatistics: true,
+			NoSync: o.NoSync, ReadOnly: o.ReadOnly,
+			OpenFile: x.openFile,
 		})
 		return classify(err)
 	})
@@ -114,6 +118,19 @@ func Open(path string, o Options) (*Index, error) {
 	}
 	x.onGrow = o.Grew
 	return x, nil
+}
+
+// openFile opens the file for bbolt, which would write into an empty one.
+func (x *Index) openFile(name string, flag int, mode os.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(name, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, mode)
+	if err != nil {
+		return nil, err
+	}
+	if fi, err := f.Stat(); x.o.ReadOnly && (err != nil || fi.Size() == 0) {
+		return nil, errors.Join(&fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}, err, f.Close())
+	}
+	x.file = f
+	return f, nil
 }
 
 // classify tells bbolt's complaints about the file's content from those of the
@@ -148,7 +165,9 @@ func (x *Index) prepare() error {
 			return fmt.Errorf("%w: it does not say which version it is", ErrBroken)
 		}
 		version = be32(body)
-		totals, known = decodeTotals(keyTotals, meta.Get(keyTotals))
+		if totals, known = decodeTotals(keyTotals, meta.Get(keyTotals)); !known && x.o.ReadOnly {
+			totals, known = count(tx), true
+		}
 		for _, name := range buckets() {
 			if tx.Bucket(name) == nil && version == layout {
 				return fmt.Errorf("%w: it has no bucket %q", ErrBroken, name)
@@ -174,7 +193,7 @@ func (x *Index) prepare() error {
 	}
 	x.totals.Store(&totals)
 	x.measure()
-	if x.o.NoSync {
+	if x.o.NoSync || x.o.ReadOnly {
 		return nil
 	}
 	return syncFolder(filepath.Dir(x.path)) // bbolt syncs the file, not its name
