@@ -42,6 +42,7 @@ type fill struct {
 	private bool
 	in      *blob.Ingest // the file it grows in, of whoever runs the fill
 	here    bool         // all of it was on disk already, with a label
+	unasked bool         // upstream did not say that repo holds it
 	data    []byte       // collected in memory; nil: in a file
 
 	// Set before the flight fails with errUnbacked: where the disk ended, the
@@ -117,7 +118,7 @@ func (c *Cache) board(ctx context.Context, f *fill, r *flight.Reader, repo *Repo
 	default:
 		return nil, err
 	}
-	if f.repo.Repository != repo.Repository {
+	if f.unasked || f.repo.Repository != repo.Repository {
 		if err := c.allow(ctx, repo, f.digest, !f.private, false); err != nil {
 			return nil, err
 		}

@@ -86,7 +86,7 @@ func (c *Cache) hashLeft(f *fill, left *leftover) (*leftover, error) {
 	rec, known := c.label(f.digest)
 	if known && rec.Size == n {
 		left.public = rec.Public
-		f.private, f.here = !rec.Public, true
+		f.private, f.here, f.unasked = !rec.Public, true, true
 		c.regrant(f.digest)
 		f.Open(n)
 	}
@@ -139,7 +139,7 @@ func (c *Cache) adopt(f *fill, l *leftover) error {
 		switch {
 		case l.public:
 		case f.proof:
-			f.private = true // and nobody's, until upstream says whose
+			f.private, f.unasked = true, true // nobody's, until upstream says whose
 		default:
 			r, err := f.repo.Source.BlobInfo(f.ctx, f.digest)
 			if err != nil {
@@ -183,9 +183,9 @@ func (f *fill) record(size int64) index.Record {
 	}
 }
 
-// vouch notes that the fill's repository holds the blob, as upstream has said.
+// vouch notes that the fill's repository holds the blob, if upstream has said so.
 func (c *Cache) vouch(f *fill) {
-	if f.private && !f.proof {
+	if f.private && !f.unasked {
 		c.grant(f.repo.Repository, f.digest)
 	}
 }
