@@ -27,6 +27,14 @@ func (c *Cache) find(d oci.Digest) (index.Record, bool) {
 // fetched again.
 func (c *Cache) openStored(rec index.Record) (*blob.File, bool) {
 	f, err := c.store.OpenFile(rec.Digest)
+	if err == nil && f.Fill {
+		// The blob may be gone since it was looked up, and fetched anew: then
+		// this is a fill that nobody has verified, whatever its size.
+		if _, stands := c.current(rec); !stands {
+			f.Close()
+			return nil, false
+		}
+	}
 	if err == nil && f.Size == rec.Size {
 		return f, true
 	}
@@ -73,7 +81,7 @@ func (c *Cache) drop(rec index.Record) (index.Record, bool) {
 }
 
 // current gives the record that stands where rec was read; false if the blob is
-// gone since, or was fetched anew. files is held.
+// gone since, or was fetched anew. Who changes it holds files.
 func (c *Cache) current(rec index.Record) (index.Record, bool) {
 	now, ok := c.findStored(rec.Digest)
 	return now, ok && now.FirstSeen.Equal(rec.FirstSeen)

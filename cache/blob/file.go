@@ -19,6 +19,7 @@ import (
 type File struct {
 	durable.File       // an *os.File within: give this to io.Copy and http.ServeContent
 	Size         int64 // bytes, at the time of opening; a fill grows on
+	Fill         bool  // it lay in fills/: a fill, or a blob that is not promoted yet
 
 	of    *opened
 	done  atomic.Bool
@@ -32,12 +33,12 @@ type File struct {
 // right is not its business. It never blocks and follows no link.
 func (s *Store) OpenFile(d oci.Digest) (*File, error) {
 	of := s.opens.add(d)
-	f, size, err := s.openPlaces(d)
+	f, size, tree, err := s.openPlaces(d)
 	if err != nil {
 		s.drop(d, of)
 		return nil, fmt.Errorf("open blob %s: %w", d, err)
 	}
-	return &File{File: f, Size: size, of: of, store: s, d: d}, nil
+	return &File{File: f, Size: size, Fill: tree == fillsDir, of: of, store: s, d: d}, nil
 }
 
 // Close closes the file; the last one to close a removed blob gives its space
@@ -60,18 +61,18 @@ func (s *Store) Reading(d oci.Digest) bool {
 
 // openPlaces looks in blobs/, in fills/, and in blobs/ again: a promotion moves
 // the file from the second to the first between two looks.
-func (s *Store) openPlaces(d oci.Digest) (durable.File, int64, error) {
+func (s *Store) openPlaces(d oci.Digest) (f durable.File, size int64, tree string, err error) {
 	missing := error(fs.ErrNotExist)
-	for _, tree := range []string{blobsDir, fillsDir, blobsDir} {
-		f, size, err := s.openRegular(place(tree, d), os.O_RDONLY)
+	for _, tree = range []string{blobsDir, fillsDir, blobsDir} {
+		f, size, err = s.openRegular(place(tree, d), os.O_RDONLY)
 		if err == nil || !errors.Is(err, fs.ErrNotExist) {
-			return f, size, err
+			return f, size, tree, err
 		}
 		if errors.Is(err, ErrForeign) {
 			missing = err // there may be a good one in the other place
 		}
 	}
-	return nil, 0, missing
+	return nil, 0, "", missing
 }
 
 func (s *Store) openRegular(name string, flag int) (durable.File, int64, error) {
