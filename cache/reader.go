@@ -68,10 +68,19 @@ func (r *Reader) openFile() {
 		return
 	}
 	f, err := r.c.store.OpenFile(r.fill.digest)
-	if err == nil {
-		r.file = f
-	}
 	r.gone = errors.Is(err, fs.ErrNotExist)
+	if err != nil {
+		return
+	}
+	// While the flight is open its file is there. Afterwards what lies there may
+	// be a later fill's, which nobody has verified, unless it is a blob.
+	if f.Fill && r.fill.Ended() {
+		if _, whole := r.c.findStored(r.fill.digest); !whole {
+			f.Close()
+			return
+		}
+	}
+	r.file = f
 }
 
 // unbacked tells whether the reader has no file or memory to read from.

@@ -202,6 +202,13 @@ func (f *Flight) Verified() bool {
 	return f.state == done
 }
 
+// Ended tells whether nothing more will come: it is done, or has failed.
+func (f *Flight) Ended() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state >= done
+}
+
 // Readers counts those that have not left.
 func (f *Flight) Readers() int {
 	f.mu.Lock()
