@@ -9,8 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"cistern/cache/index"
 	"cistern/internal/oci"
@@ -154,6 +156,47 @@ func TestSalvage(t *testing.T) {
 				next.account()
 			})
 		}
+	}
+}
+
+// TestIndexCannotBeReplaced: a new index fails in the making, and the one after
+// it does not. What the old one knew is not lost by that. FAULTS row 33.
+func TestIndexCannotBeReplaced(t *testing.T) {
+	t.Parallel()
+	var sick atomic.Bool
+	co := Options{}
+	co.index.Hook = func(op string, call func() error) error {
+		if sick.Load() && (op == "apply" || op == "create") {
+			panic("the disk fails")
+		}
+		return call()
+	}
+	o, c := newOrigin(), open(t, co)
+	manifest := o.tag("v1", image())
+	if _, err := c.tagged(o, "v1", time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	c.checkpoint()
+	sick.Store(true)
+	c.want(o.repo("a"), o.put(noise(mib, 35)), OutcomeMiss)
+	c.idle()
+	for range 3 {
+		c.checkpoint()
+		c.syncing.Lock()
+		c.renewed = time.Time{}
+		c.syncing.Unlock()
+	}
+	if c.idx.Load().Broken() == nil || c.Stats().Degraded == "" {
+		t.Fatal("the index is not broken")
+	}
+	sick.Store(false)
+	c.checkpoint()
+	c.rebuilt()
+	c.checkpoint()
+	c.close()
+	next := open(t, Options{Dir: c.o.Dir})
+	if tag, ok := next.tag(oci.Reference{Repository: o.repo("a").Repository, Tag: "v1"}); !ok || tag.Target.Digest != manifest {
+		t.Errorf("the tag: %+v, %v", tag, ok)
 	}
 }
 

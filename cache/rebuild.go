@@ -84,7 +84,9 @@ func openIndex(store *blob.Store, o Options) (x *index.Index, lost, err error) {
 	return x, lost, err
 }
 
-// replaceIndex puts a broken index aside and makes an empty one.
+// replaceIndex puts a broken index aside and makes an empty one. One that was
+// only half made is taken away, or the next try would put it aside over the one
+// that has the labels and tags.
 func replaceIndex(store *blob.Store, o Options) (*index.Index, error) {
 	if err := store.MarkUnproven(); err != nil {
 		return nil, err
@@ -93,7 +95,14 @@ func replaceIndex(store *blob.Store, o Options) (*index.Index, error) {
 	if err := os.Rename(path, path+brokenSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("putting the broken index aside: %w", err)
 	}
-	return index.Open(path, o.index)
+	x, err := index.Open(path, o.index)
+	if err != nil {
+		if rerr := os.Remove(path); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
+		return nil, err
+	}
+	return x, nil
 }
 
 // asideBytes is what an index that was put aside takes: its blocks, since most
