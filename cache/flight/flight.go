@@ -117,8 +117,7 @@ func (f *Flight) Reject(err error) { f.end(rejected, err) }
 
 func (f *Flight) end(s state, err error) {
 	if err == nil || errors.Is(err, io.EOF) {
-		// Whoever reads would take it for the content's end.
-		err = fmt.Errorf("the fill ended early (%v): %w", err, io.ErrUnexpectedEOF)
+		err = early{err}
 	}
 	f.change(func() {
 		if f.state == waiting || f.state == open {
@@ -126,6 +125,20 @@ func (f *Flight) end(s state, err error) {
 		}
 	})
 }
+
+// early is for a cause that whoever reads would take for the content's end: it
+// is all that the cause is, but an io.ErrUnexpectedEOF instead of an io.EOF.
+type early struct{ cause error }
+
+func (e early) Error() string { return fmt.Sprintf("the fill ended early: %v", e.cause) }
+
+// Is implements what errors.Is asks for.
+func (e early) Is(target error) bool {
+	return target == io.ErrUnexpectedEOF || target != io.EOF && errors.Is(e.cause, target)
+}
+
+// As implements what errors.As asks for.
+func (e early) As(target any) bool { return errors.As(e.cause, target) }
 
 // change applies a change of state and wakes whoever waits, if anybody does:
 // a fill that is ahead of its readers must not make garbage at every step.

@@ -55,6 +55,7 @@ func TestReadable(t *testing.T) {
 		"failed before it opened":      {func(f *Flight) { f.Fail(errBroken) }, 0, 0, errBroken},
 		"failed with io.EOF":           {func(f *Flight) { f.Open(10); f.Fail(io.EOF) }, 0, 0, io.ErrUnexpectedEOF},
 		"failed with a wrapped io.EOF": {func(f *Flight) { f.Open(10); f.Fail(fmt.Errorf("reading: %w", io.EOF)) }, 0, 0, io.ErrUnexpectedEOF},
+		"failed with io.EOF and more":  {func(f *Flight) { f.Open(10); f.Fail(fmt.Errorf("%w: %w", errBroken, io.EOF)) }, 0, 0, errBroken},
 		"failed without a reason":      {func(f *Flight) { f.Open(10); f.Fail(nil) }, 0, 0, io.ErrUnexpectedEOF},
 		"rejected":                     {func(f *Flight) { f.Open(10); f.Advance(4); f.Reject(errBroken) }, 0, 0, errBroken},
 		"rejected, then done":          {func(f *Flight) { f.Open(10); f.Advance(4); f.Reject(errBroken); f.Done() }, 0, 0, errBroken},
