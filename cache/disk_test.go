@@ -94,6 +94,25 @@ func TestRemovedOnce(t *testing.T) {
 	}
 }
 
+// TestPlanted: a file that somebody puts where a blob belongs is no blob, it
+// makes room for the right one, and nothing is given back that was never
+// counted. FAULTS row 50.
+func TestPlanted(t *testing.T) {
+	t.Parallel()
+	o, c := newOrigin(), open(t, Options{})
+	for seed, size := range []int{3 * mib, 200 << 10} {
+		d := o.put(noise(size, uint64(70+seed)))
+		file := c.path("blobs", d)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, noise(size, 1), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		c.want(o.repo("a"), d, OutcomeMiss)
+		c.idle()
+		c.want(o.repo("a"), d, OutcomeHit)
+	}
+	c.account()
+}
+
 // TestEvictedWhileChosen: what one chooses to remove another has removed.
 func TestEvictedWhileChosen(t *testing.T) {
 	t.Parallel()

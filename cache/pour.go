@@ -93,11 +93,11 @@ func (c *Cache) ingest(f *fill, s *stream, left *leftover) (in *blob.Ingest, h h
 // create makes the file of a blob of so many bytes, -1 if that is not known.
 func (c *Cache) create(ctx context.Context, d oci.Digest, size int64, public bool) (in *blob.Ingest, err error) {
 	// A file without a record would be found in place of the new one.
-	if lies, ok := c.store.Lying(d); ok {
+	if _, lies := c.store.Lying(d); lies {
 		if c.rebuild.on.Load() {
 			return nil, errUnbacked // its turn to be proven comes
 		}
-		if err := c.store.Remove(d, lies.Allocated); err != nil {
+		if err := c.store.Remove(d, 0); err != nil { // nobody counts it
 			c.diskFailed("removing a file without a record", err)
 			return nil, err
 		}
