@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"cistern/cache/flight"
 	"cistern/cache/index"
 	"cistern/internal/oci"
 )
@@ -15,12 +16,17 @@ type Content struct {
 	Outcome        Outcome
 	Since          time.Time // upstream's last word on it, for Age
 	Stale          string    // why there is no newer word; "" unless Outcome is stale
-	Bytes          []byte    // a small blob whole; then Reader is nil
-	Reader         *Reader   // to be closed by the caller
+	Bytes          []byte    // a small blob whole, until Close; then Reader is nil
+	Reader         *Reader
+
+	follower *flight.Reader // whose flight Bytes are of; nil: they stay
 }
 
-// Close releases the content.
+// Close releases the content. Further calls do nothing.
 func (c *Content) Close() {
+	if c.follower != nil {
+		c.follower.Close()
+	}
 	if c.Reader != nil {
 		c.Reader.Close()
 	}

@@ -44,6 +44,7 @@ type fill struct {
 	here    bool         // all of it was on disk already, with a label
 	unasked bool         // upstream did not say that repo holds it
 	data    []byte       // collected in memory; nil: in a file
+	buf     *[chunk]byte // that data is a part of; used again when the flight is over
 
 	// Set before the flight fails with errUnbacked: where the disk ended, the
 	// hash up to there, and the stream if nothing was read from it yet.
@@ -74,12 +75,13 @@ func (c *Cache) follow(ctx context.Context, repo *Repository, d oci.Digest) (*Co
 		}
 	}()
 	content, err := c.board(ctx, f, r, repo, lead)
-	boarded = content != nil && content.Reader != nil
+	boarded = content != nil
 	return content, err
 }
 
 // join becomes a reader of the fill of d, or of one that it starts: then it
-// leads. There is none to join if the blob is here by now, or the cache closes.
+// leads. There is none to join if it is over, if the blob is here by now, or if
+// the cache closes.
 func (c *Cache) join(repo *Repository, d oci.Digest) (f *fill, r *flight.Reader, lead, ok bool) {
 	f, ok = c.flights.Join(d, func() (*fill, bool) {
 		if _, here := c.find(d); here || !c.begin() {
@@ -87,13 +89,14 @@ func (c *Cache) join(repo *Repository, d oci.Digest) (f *fill, r *flight.Reader,
 		}
 		lead = true
 		f := c.newFill(*repo, d, 1)
+		r = f.Join()
 		go c.run(f)
 		return f, true
 	})
-	if !ok {
-		return nil, nil, false, false
+	if ok && r == nil {
+		r = f.Join()
 	}
-	return f, f.Join(), lead, true
+	return f, r, lead, r != nil
 }
 
 // closed is errClosed once the cache closes.
@@ -132,7 +135,7 @@ func (c *Cache) board(ctx context.Context, f *fill, r *flight.Reader, repo *Repo
 	}
 	content := &Content{Descriptor: oci.Descriptor{Digest: f.digest, Size: size}, Outcome: outcome, Since: time.Now()}
 	if f.data != nil && f.Verified() {
-		content.Bytes = f.data
+		content.Bytes, content.follower = f.data, r
 		return content, nil
 	}
 	content.Reader = c.reader(ctx, f, r, repo.Source, size)
@@ -152,6 +155,10 @@ func (c *Cache) newFill(repo Repository, d oci.Digest, attempt int) *fill {
 		}
 		if f.dropSpare(); c.o.StopAbandoned {
 			stop()
+		}
+	}, func() {
+		if f.buf != nil {
+			c.chunks.Put(f.buf)
 		}
 	})
 	return f
@@ -173,6 +180,7 @@ func (c *Cache) run(f *fill) {
 		again.alone = f.alone
 		c.flights.Replace(f.digest, again)
 		f.Reject(err)
+		f.Leave()
 		f.cancel()
 		f = again
 		if err = c.attempt(f); errors.Is(err, errMismatch) {
@@ -193,6 +201,7 @@ func (c *Cache) run(f *fill) {
 	case err != nil:
 		f.Fail(err)
 	}
+	f.Leave()
 	f.cancel()
 }
 

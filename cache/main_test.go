@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -287,7 +288,7 @@ func (r *rig) get(repo *Repository, d oci.Digest) ([]byte, Outcome, error) {
 
 func readAll(c *Content) ([]byte, error) {
 	if c.Reader == nil {
-		return c.Bytes, nil
+		return bytes.Clone(c.Bytes), nil
 	}
 	return io.ReadAll(struct{ io.Reader }{c.Reader})
 }

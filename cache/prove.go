@@ -216,6 +216,9 @@ func (c *Cache) proveByFill(d oci.Digest) {
 		return
 	}
 	r := f.Join()
+	if r == nil {
+		return // it has just come to its end
+	}
 	defer r.Close()
 	// It may be somebody's pull by now: whatever comes of it is as good.
 	_, _ = r.Wait(c.ctx, math.MaxInt64)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"cistern/cache"
@@ -62,7 +63,7 @@ func (x *exchange) sendBlob(c *cache.Content) error {
 		return nil
 	}
 	if c.Reader == nil {
-		http.ServeContent(&x.w, x.r, "", time.Time{}, contentOf(c))
+		http.ServeContent(&x.w, x.r, "", time.Time{}, contentOf(c, x.r.Header.Get("Range")))
 		return nil
 	}
 	// The bytes may be long in coming: upstream may trickle, a range may be far
@@ -72,10 +73,14 @@ func (x *exchange) sendBlob(c *cache.Content) error {
 	return x.sent(c.Reader.Err())
 }
 
-// contentOf makes a small object, or only a size for a HEAD, readable.
-func contentOf(c *cache.Content) io.ReadSeeker {
-	if c.Bytes == nil {
+// contentOf makes a small object, or only a size for a HEAD, readable. Several
+// ranges are read by a goroutine that may outlive the request.
+func contentOf(c *cache.Content, ranges string) io.ReadSeeker {
+	switch {
+	case c.Bytes == nil:
 		return io.NewSectionReader(nil, 0, c.Size)
+	case strings.Contains(ranges, ","):
+		return bytes.NewReader(bytes.Clone(c.Bytes))
 	}
 	return bytes.NewReader(c.Bytes)
 }

@@ -25,7 +25,7 @@ import (
 //	        \--------> failed
 //
 // and is safe for concurrent use. One goroutine writes (Open, Advance, Done,
-// Fail, Reject), any number read.
+// Fail, Reject, and in the end Leave), any number read.
 //
 // The last byte is held back until Done, so that no reader can complete the
 // content before its digest was found right (P 4.71).
@@ -38,7 +38,9 @@ type Flight struct {
 	err     error // why it failed
 	opened  bool  // the source has answered
 	readers int
+	through bool        // the writer has left
 	left    func()      // called when the last reader has left
+	over    func()      // called when the writer has, too
 	woken   time.Time   // when those who wait were woken last
 	later   *time.Timer // wakes them; nil: not set
 }
@@ -55,8 +57,20 @@ const (
 
 // New makes a flight that waits for its source to answer. If left is not nil
 // it is called, without a lock held, each time the number of readers falls to
-// zero.
-func New(left func()) *Flight { return &Flight{size: -1, left: left} }
+// zero. If over is not nil it is called so once, when the writer has left and no
+// reader is there: nobody joins any more, and what the flight brought may go.
+func New(left, over func()) *Flight { return &Flight{size: -1, left: left, over: over} }
+
+// Leave ends the writer's part, in the flight and in what it brought.
+func (f *Flight) Leave() {
+	f.mu.Lock()
+	over := f.readers == 0 && !f.through
+	f.through = true
+	f.mu.Unlock()
+	if over && f.over != nil {
+		f.over()
+	}
+}
 
 // Open says that the source has answered: readers may start. size is the
 // content's size in bytes, or -1 while it is unknown.
@@ -235,10 +249,13 @@ type Reader struct {
 	left bool
 }
 
-// Join adds a reader, which must be closed.
+// Join adds a reader, which must be closed; nil if the flight is over.
 func (f *Flight) Join() *Reader {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.through && f.readers == 0 {
+		return nil
+	}
 	f.readers++
 	return &Reader{f: f}
 }
@@ -291,8 +308,12 @@ func (r *Reader) Close() {
 	r.f.mu.Lock()
 	r.f.readers--
 	last := r.f.readers == 0
+	over := last && r.f.through
 	r.f.mu.Unlock()
 	if last && r.f.left != nil {
 		r.f.left()
+	}
+	if over && r.f.over != nil {
+		r.f.over()
 	}
 }

@@ -66,7 +66,7 @@ func TestReadable(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := New(nil)
+			f := New(nil, nil)
 			c.do(f)
 			r := f.Join()
 			defer r.Close()
@@ -96,7 +96,7 @@ func TestSize(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := New(nil)
+			f := New(nil, nil)
 			c.do(f)
 			size, err := f.Size(settled())
 			if !errors.Is(err, c.want) || err == nil && size != c.size {
@@ -111,7 +111,7 @@ func TestSize(t *testing.T) {
 func TestWakesAll(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		f := New(nil)
+		f := New(nil, nil)
 		const readers = 50
 		var wg sync.WaitGroup
 		for i := range readers {
@@ -168,7 +168,7 @@ func TestWakesAll(t *testing.T) {
 func TestSlowReader(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		f := New(nil)
+		f := New(nil, nil)
 		f.Open(1000)
 		r := f.Join()
 		defer r.Close()
@@ -199,7 +199,7 @@ func TestSlowReader(t *testing.T) {
 func TestLastReaderLeaves(t *testing.T) {
 	t.Parallel()
 	left := 0
-	f := New(func() { left++ })
+	f := New(func() { left++ }, nil)
 	a, b := f.Join(), f.Join()
 	a.Close()
 	a.Close()
@@ -216,12 +216,42 @@ func TestLastReaderLeaves(t *testing.T) {
 	}
 }
 
+// TestOver: a flight is over once, when its writer and all readers have left, in
+// whatever order, and nobody joins it then.
+func TestOver(t *testing.T) {
+	t.Parallel()
+	for _, writerFirst := range []bool{true, false} {
+		over := 0
+		f := New(nil, func() { over++ })
+		a, b := f.Join(), f.Join()
+		a.Close()
+		if writerFirst {
+			f.Leave()
+			if c := f.Join(); c == nil {
+				t.Error("it cannot be joined while somebody reads")
+			} else {
+				c.Close()
+			}
+		}
+		b.Close()
+		if over != 0 != writerFirst {
+			t.Errorf("writer first %v: over %d times", writerFirst, over)
+		}
+		f.Leave()
+		f.Leave()
+		b.Close()
+		if over != 1 || f.Join() != nil {
+			t.Errorf("writer first %v: over %d times, or joined", writerFirst, over)
+		}
+	}
+}
+
 // BenchmarkWaitingReaders is one step of a fill that all readers wait for,
 // until the last of them has learnt of it.
 func BenchmarkWaitingReaders(b *testing.B) {
 	for _, readers := range []int{1, 50, 500} {
 		b.Run(fmt.Sprint(readers), func(b *testing.B) {
-			f := New(nil)
+			f := New(nil, nil)
 			f.Open(1 << 40)
 			var told, all sync.WaitGroup
 			for range readers {

@@ -44,7 +44,7 @@ func TestModel(t *testing.T) {
 		if rapid.Bool().Draw(t, "unknown") {
 			size = -1
 		}
-		f, m := New(nil), &model{size: -1, content: content}
+		f, m := New(nil, nil), &model{size: -1, content: content}
 		var joined []*Reader
 		t.Repeat(map[string]func(*rapid.T){
 			"open": func(*rapid.T) {
@@ -141,7 +141,7 @@ func TestConcurrentModel(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			left := 0
 			var mu sync.Mutex // guards left and problem
-			f := New(func() { mu.Lock(); left++; mu.Unlock() })
+			f := New(func() { mu.Lock(); left++; mu.Unlock() }, nil)
 			var wg sync.WaitGroup
 			for i, off := range offsets {
 				wg.Go(func() {
