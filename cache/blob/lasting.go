@@ -30,9 +30,9 @@ const (
 // one's content is unknown from now on, a second Sync would lie, Remove it.
 // Blobs promoted already are fine. One Sync runs at a time.
 //
-//	open(file) sync_file_range   for each of up to 128: begins to write it
-//	fsync close                  for each of these, eight at once
-//	open(folder) fsync close     for each folder of theirs, and those above that got a new one
+//	open(file) fstat sync_file_range...   for each of up to 128: begins to write it
+//	fsync close                           for each of these, eight at once
+//	open(folder) fsync close              for each folder of theirs, and those above that got a new one
 func (s *Store) Sync(ds []oci.Digest) map[oci.Digest]error {
 	failed := map[oci.Digest]error{}
 	var mu sync.Mutex // guards failed

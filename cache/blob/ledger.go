@@ -18,17 +18,20 @@ const (
 	// folderShare is reserved with each fill for the folders it may make or
 	// grow by a block, one in fills/ and one in blobs/.
 	folderShare = 2 * 4096
-	// maxSlack bounds slackFor.
-	maxSlack = 2 << 20
-	mib      = 1 << 20
+	// maxFolders bounds foldersFor.
+	maxFolders = 2 << 20
+	// maxMapped is how much of one file a kernel that writes it out on its own
+	// allocates at a time: 2,048 blocks on ext4.
+	maxMapped = 8 << 20
+	mib       = 1 << 20
 )
 
-// slackFor is kept free below the cap for folders that grow between two looks
+// foldersFor is kept free below the cap for folders that grow between two looks
 // at them (Sync looks): they are the only bytes not reserved before they are
 // written.
-func slackFor(limit int64) int64 { return min(maxSlack, limit/50) }
+func foldersFor(limit int64) int64 { return min(maxFolders, limit/50) }
 
-// highFor is the watermark above which the evictor is wanted.
+// highFor is the watermark above which the evictor is wanted, slack included.
 func highFor(limit int64) int64 {
 	return limit - min(max(limit/100, 64*mib), limit/20)
 }
@@ -47,6 +50,7 @@ type sample struct {
 //
 // holds after an admission, and used + reserved <= limit always: bytes enter
 // by a reservation, and a commit turns at most what was reserved into used.
+// What slack is for: slackLocked.
 //
 // Space is promised by this account alone, not by fallocate: that gained
 // nothing measurable for 64 KiB or 256 MiB, synced or not, and would make an
@@ -67,6 +71,7 @@ type ledger struct {
 	reserved    int64      // of open reservations, written or not
 	written     int64      // of reserved: already on disk
 	consumed    int64      // bytes ever written, for samples
+	widest      int64      // largest file ever promised, at most maxMapped
 	waiting     []*waiter  // in order of arrival
 }
 
@@ -100,12 +105,12 @@ func (l *ledger) reserve(ctx context.Context, need int64) error {
 		return err
 	}
 	l.mu.Lock()
-	if most := l.limit - slackFor(l.limit) - l.fixed; l.limit > 0 && need > most {
+	if most := l.limit - l.slackLocked(need) - l.fixed; l.limit > 0 && need > most {
 		l.mu.Unlock()
 		return fmt.Errorf("reserve %d bytes in a cache that can hold %d: %w", need, max(most, 0), ErrNoSpace)
 	}
 	if len(l.waiting) == 0 && l.fitsLocked(s, need) {
-		l.reserved += need
+		l.promiseLocked(need)
 		over := l.overLocked() > 0
 		l.mu.Unlock()
 		if over {
@@ -162,14 +167,14 @@ func (l *ledger) admit() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(l.waiting) > 0 && l.fitsLocked(s, l.waiting[0].need) {
-		l.reserved += l.waiting[0].need
+		l.promiseLocked(l.waiting[0].need)
 		close(l.waiting[0].granted)
 		l.waiting = slices.Delete(l.waiting, 0, 1)
 	}
 }
 
 func (l *ledger) fitsLocked(s sample, need int64) bool {
-	if l.limit > 0 && l.used+l.reserved+need+slackFor(l.limit) > l.limit {
+	if l.limit > 0 && l.used+l.reserved+need+l.slackLocked(need) > l.limit {
 		return false
 	}
 	return l.freeLocked(s)-need >= l.floor(s.size)
@@ -187,15 +192,42 @@ func (l *ledger) overLocked() int64 {
 	if l.limit == 0 {
 		return 0
 	}
-	total := l.used + l.reserved + slackFor(l.limit) + l.waitingLocked()
+	need, largest := l.waitingLocked()
+	total := l.used + l.reserved + need + l.slackLocked(largest)
 	return max(0, total-l.evictedOpen-highFor(l.limit), total-l.limit)
 }
 
-func (l *ledger) waitingLocked() (n int64) {
+// slackLocked is what stays free below the cap, once need bytes more are
+// promised, for bytes that the file system counts and nobody has reserved:
+// folders, and blocks that ext4 counts twice while it allocates what it had
+// delayed (decision 13). Sync has one thread at a time do that, durable.Step
+// bytes of a file at most; the kernel's flusher may do it beside it, with
+// maxMapped. Neither has more to do than the largest file is long: a small cache
+// of small blobs gives little away.
+func (l *ledger) slackLocked(need int64) int64 {
+	widest := min(max(l.widest, need), maxMapped)
+	return foldersFor(l.limit) + min(widest, durable.Step) + widest
+}
+
+// promiseLocked reserves need bytes.
+func (l *ledger) promiseLocked(need int64) {
+	l.reserved += need
+	l.widest = min(max(l.widest, need), maxMapped)
+}
+
+// found notes a file of an earlier process, which may not be written out yet.
+func (l *ledger) found(n int64) {
+	l.mu.Lock()
+	l.widest = min(max(l.widest, n), maxMapped)
+	l.mu.Unlock()
+}
+
+func (l *ledger) waitingLocked() (need, largest int64) {
 	for _, w := range l.waiting {
-		n += w.need
+		need += w.need
+		largest = max(largest, w.need)
 	}
-	return n
+	return need, largest
 }
 
 func (l *ledger) wanted() int64 {
@@ -206,7 +238,8 @@ func (l *ledger) wanted() int64 {
 	if err != nil {
 		return over
 	}
-	return max(over, l.floor(s.size)+l.waitingLocked()-l.freeLocked(s)-l.evictedOpen)
+	need, _ := l.waitingLocked()
+	return max(over, l.floor(s.size)+need-l.freeLocked(s)-l.evictedOpen)
 }
 
 func (l *ledger) poke() {

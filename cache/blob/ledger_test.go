@@ -94,7 +94,7 @@ func TestLedger(t *testing.T) {
 			},
 			"": func(rt *rapid.T) {
 				l := s.ledger
-				if l.used+l.reserved > limit || l.used < 0 || l.reserved < 0 || l.written < 0 || l.written > l.reserved {
+				if l.used+l.reserved+l.slackLocked(0) > limit || l.used < 0 || l.reserved < 0 || l.written < 0 || l.written > l.reserved {
 					rt.Fatalf("used %d, reserved %d, written %d, limit %d", l.used, l.reserved, l.written, limit)
 				}
 				if left := d.free - (l.reserved - l.written); left < floor {
@@ -119,11 +119,11 @@ func TestReserveWaitsForTheEvictor(t *testing.T) {
 		<-s.Pressure()
 		go func() {
 			<-s.Pressure()
-			<-time.After(100 * time.Millisecond) // of the bubble's clock: an evictor at work
-			if want := s.Wanted(); want != 20*mib+folderShare {
+			<-time.After(100 * time.Millisecond)                // of the bubble's clock: an evictor at work
+			if want := s.Wanted(); want != 29*mib+folderShare { // 94 and 19 and the slack of 11, down to 95
 				t.Errorf("wanted %d", want)
 			}
-			s.AddUsed(-20 * mib)
+			s.AddUsed(-29 * mib)
 		}()
 		start := time.Now()
 		r, err := s.Reserve(t.Context(), 19*mib)
@@ -215,6 +215,43 @@ func TestReserveGivesUp(t *testing.T) {
 	})
 }
 
+// TestSlack: what the file system may count twice stays free below the cap; it
+// is no more than the largest file that was ever let in, and what was refused
+// does not count.
+func TestSlack(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // who would have to wait is refused
+	const limit = 64 * mib
+	folders := foldersFor(limit)
+	s := store(limit, &disk{size: 1 << 40, free: 1 << 40}, nil)
+	for _, c := range []struct{ content, slack int64 }{
+		{64<<10 - folderShare, folders + 64<<10 + 64<<10},
+		{3*mib - folderShare, folders + mib + 3*mib}, // one step of Sync, one file of the flusher
+		{limit, folders + mib + 3*mib},
+		{20 * mib, folders + mib + 8*mib}, // the flusher takes 8 MiB at a time
+		{4096, folders + mib + 8*mib},     // it may still be at the large one
+	} {
+		r, err := s.Reserve(ctx, c.content)
+		if (err != nil) != (c.content == limit) {
+			t.Fatalf("%d bytes: %v", c.content, err)
+		}
+		if err == nil {
+			defer r.Release()
+		}
+		if got := s.ledger.slackLocked(0); got != c.slack {
+			t.Errorf("slack %d after %d bytes, want %d", got, c.content, c.slack)
+		}
+	}
+	s.AddUsed(limit - s.ledger.reserved - s.ledger.slackLocked(0))
+	if _, err := s.Reserve(ctx, 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("a reservation that reaches into the slack: %v", err)
+	}
+	if want := s.Wanted(); want != limit-highFor(limit) {
+		t.Errorf("wanted %d at the edge of the slack, the watermark is %d below it", want, limit-highFor(limit))
+	}
+}
+
 // Somebody else frees the disk and tells nobody: the last look sees it.
 func TestReserveLooksOnceMore(t *testing.T) {
 	t.Parallel()
@@ -251,7 +288,7 @@ func TestReleaseDuringGrow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := store(100*mib, &disk{size: 1 << 40, free: 1 << 40}, nil)
 		r := reserve(t, s, 60*mib)
-		other := reserve(t, s, 30*mib)
+		other := reserve(t, s, 20*mib)
 		go func() { _ = r.Grow(t.Context(), 20*mib) }()
 		synctest.Wait()
 		r.Release()

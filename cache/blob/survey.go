@@ -50,6 +50,7 @@ func (s *Store) surveyTree(tree string) error {
 			k := kept(fi)
 			s.kept[d] = k
 			s.ledger.addUsed(k.allocated, false)
+			s.ledger.found(k.allocated)
 			return true
 		})
 	})

@@ -68,7 +68,7 @@ func ReadFile(fsys FS, name string) ([]byte, error) {
 // After an error the content is unknown, whatever a second call would say: drop
 // the file.
 //
-//	open(name, O_WRONLY) sync_file_range(SYNC_FILE_RANGE_WRITE) fsync close
+//	open(name, O_WRONLY) fstat sync_file_range(SYNC_FILE_RANGE_WRITE)... fsync close
 func SyncFile(fsys FS, name string) error {
 	f, err := Begin(fsys, name)
 	if err != nil {
@@ -85,7 +85,8 @@ func SyncFile(fsys FS, name string) error {
 // write-back to who opens it afterwards if nobody has seen it yet. An error of
 // Begin is as grave as one of Sync.
 //
-//	open(name, O_WRONLY) sync_file_range(SYNC_FILE_RANGE_WRITE)
+//	open(name, O_WRONLY) fstat
+//	sync_file_range(SYNC_FILE_RANGE_WRITE) for each Step
 func Begin(fsys FS, name string) (File, error) {
 	f, err := fsys.OpenFile(name, os.O_WRONLY, 0)
 	if err != nil {
@@ -96,6 +97,11 @@ func Begin(fsys FS, name string) (File, error) {
 	}
 	return f, nil
 }
+
+// Step is how much of a file Begin has written out at a time. ext4 counts the
+// blocks of a file twice while it allocates what it had delayed, up to 8 MiB of
+// it at a time; so it is this much.
+const Step = 1 << 20
 
 // writeOut starts the writing of what is dirty. Where that is not to be had, on
 // some file systems and under some filters, Sync does it all.
@@ -108,15 +114,32 @@ func writeOut(f File) error {
 	if err != nil {
 		return err
 	}
-	if cerr := raw.Control(func(fd uintptr) { err = unix.SyncFileRange(int(fd), 0, 0, unix.SYNC_FILE_RANGE_WRITE) }); cerr != nil {
+	if cerr := raw.Control(func(fd uintptr) { err = stepwise(int(fd)) }); cerr != nil {
 		return cerr
 	}
-	for _, refused := range []error{syscall.ENOSYS, syscall.EPERM, syscall.EINVAL, syscall.ESPIPE, syscall.EOPNOTSUPP, syscall.EINTR} {
+	for _, refused := range []error{syscall.ENOSYS, syscall.EPERM, syscall.EINVAL, syscall.ESPIPE, syscall.EOPNOTSUPP} {
 		if errors.Is(err, refused) {
 			return nil
 		}
 	}
 	return err
+}
+
+func stepwise(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	for at := int64(0); at < st.Size; {
+		err := unix.SyncFileRange(fd, at, Step, unix.SYNC_FILE_RANGE_WRITE)
+		switch {
+		case err == nil:
+			at += Step
+		case !errors.Is(err, syscall.EINTR):
+			return err
+		}
+	}
+	return nil
 }
 
 // MkdirAll makes a folder and those above it, without making them durable; made
