@@ -29,9 +29,12 @@ func share[T any](ctx context.Context, c *Cache, key string, call func(context.C
 				err = fmt.Errorf("a shared request panicked: %v", p)
 			}
 		}()
-		ctx, cancel := context.WithTimeout(c.ctx, fetchBound)
-		defer cancel()
-		return call(ctx)
+		for {
+			v, again, err := bounded(c.ctx, call)
+			if !again {
+				return v, err
+			}
+		}
 	})
 	select {
 	case r := <-ch:
@@ -42,6 +45,16 @@ func share[T any](ctx context.Context, c *Cache, key string, call func(context.C
 	case <-ctx.Done():
 		return zero, context.Cause(ctx)
 	}
+}
+
+// bounded runs one call within its bound in time. It is to be run again if the
+// bound passed while the process stood still.
+func bounded[T any](ctx context.Context, call func(context.Context) (T, error)) (v T, again bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchBound)
+	defer cancel()
+	v, err = call(ctx)
+	deadline, _ := ctx.Deadline()
+	return v, err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) && stoodStill(deadline), err
 }
 
 // errClosed answers whoever comes while the cache closes.

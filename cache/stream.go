@@ -26,6 +26,12 @@ const (
 	silence = 20 * time.Second
 )
 
+// stoodStill tells from a deadline that just ended something whether it was the
+// process that stood still and not upstream: nobody wakes up so late else. A
+// process that was stopped, or whose machine was, finds all its timers run out
+// and all its answers there.
+func stoodStill(deadline time.Time) bool { return time.Since(deadline) > time.Second }
+
 // errSlow is why an opening was given up.
 var errSlow = fmt.Errorf("no answer within %s: %w", openBound, oci.ErrUnavailable)
 
@@ -56,6 +62,16 @@ func newStream(ctx context.Context, src Source, d oci.Digest, off, size int64) *
 
 // open opens the body at the stream's offset and learns the size.
 func (s *stream) open() error {
+	for {
+		deadline := time.Now().Add(openBound)
+		err := s.openOnce()
+		if !errors.Is(err, errSlow) || !stoodStill(deadline) {
+			return err
+		}
+	}
+}
+
+func (s *stream) openOnce() error {
 	ctx, drop := context.WithCancelCause(s.ctx) // governs the body as well
 	t := time.AfterFunc(openBound, func() { drop(errSlow) })
 	body, err := s.src.Blob(ctx, s.d, s.off, s.size)
@@ -150,11 +166,14 @@ func (s *stream) retry(err error) bool {
 		}
 	}
 	s.tries++
-	if s.tries > maxTries || time.Since(s.since) > silence || s.ctx.Err() != nil {
+	if s.tries > maxTries || s.ctx.Err() != nil {
 		return false
 	}
 	if s.tries == 1 {
-		return true
+		return true // however long it took: see stoodStill
+	}
+	if time.Since(s.since) > silence {
+		return false
 	}
 	t := time.NewTimer(s.wait.NextBackOff())
 	defer t.Stop()

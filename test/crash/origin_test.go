@@ -33,12 +33,20 @@ type origin struct {
 	failed int64
 	wanted []string         // what was asked for while it was off
 	sent   map[*thing]int64 // body bytes since sentSince
+	held   map[*thing]*held
+}
+
+// held is a thing whose first answer stands still at a byte of its body, or before its header, until it is released.
+type held struct {
+	at    int64         // -1: before the header
+	there chan struct{} // closed when it has come to that
+	gate  chan struct{}
 }
 
 // startOrigin serves on loopback until the test is over.
 func startOrigin(t *testing.T) *origin {
 	t.Helper()
-	o := &origin{addr: lab.Addr(), sent: map[*thing]int64{}}
+	o := &origin{addr: lab.Addr(), sent: map[*thing]int64{}, held: map[*thing]*held{}}
 	l, err := net.Listen("tcp", o.addr)
 	if err != nil {
 		t.Fatal(err)
@@ -79,6 +87,10 @@ func (o *origin) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 		rw.Header().Set("Content-Type", "application/octet-stream")
 	}
 	rw.Header().Set("Docker-Content-Digest", x.digest)
+	h := o.takeHeld(x)
+	if h != nil && h.at < 0 && !h.wait(req.Context()) {
+		panic(http.ErrAbortHandler)
+	}
 	most := int64(-1)
 	switch o.fault() {
 	case 1:
@@ -87,8 +99,37 @@ func (o *origin) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	case 2:
 		most = x.size() / 2
 	}
-	w := &pacedWriter{ResponseWriter: rw, o: o, x: x, ctx: req.Context(), most: most, paced: o.slow.Load() && x.size() > mib}
+	w := &pacedWriter{ResponseWriter: rw, o: o, x: x, ctx: req.Context(), most: most, paced: o.slow.Load() && x.size() > mib, held: h}
 	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(x.data))
+}
+
+// hold has the next answer with this thing stand still before the given byte, or before its header (-1); close gate to let
+// it go on.
+func (o *origin) hold(x *thing, at int64) *held {
+	h := &held{at: at, there: make(chan struct{}), gate: make(chan struct{})}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.held[x] = h
+	return h
+}
+
+func (o *origin) takeHeld(x *thing) *held {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	h := o.held[x]
+	delete(o.held, x)
+	return h
+}
+
+// wait stands still; false if the other side has left.
+func (h *held) wait(ctx context.Context) bool {
+	close(h.there)
+	select {
+	case <-h.gate:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // fault is 0 for none, 1 for a 503, 2 for a body that ends in the middle.
@@ -154,6 +195,8 @@ type pacedWriter struct {
 	ctx   context.Context
 	most  int64 // -1: no bound; else the connection is cut after so many bytes
 	paced bool
+	held  *held // nil: not, or not any more
+	sent  int64
 }
 
 // Write implements io.Writer.
@@ -163,7 +206,15 @@ func (w *pacedWriter) Write(p []byte) (int, error) {
 		w.o.count(w.x, n)
 		panic(http.ErrAbortHandler)
 	}
+	if h := w.held; h != nil && h.at >= 0 && w.sent+int64(len(p)) > h.at {
+		w.held = nil
+		_ = http.NewResponseController(w.ResponseWriter).Flush()
+		if !h.wait(w.ctx) {
+			return 0, w.ctx.Err()
+		}
+	}
 	n, err := w.ResponseWriter.Write(p)
+	w.sent += int64(n)
 	w.o.count(w.x, n)
 	if w.most >= 0 {
 		w.most -= int64(n)

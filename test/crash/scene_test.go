@@ -23,6 +23,7 @@ type scene struct {
 	empty  int64 // bytes that the file system takes without a cache
 	limit  int64
 	boot   string
+	env    []string // of the daemon
 
 	dir    string // the cache directory
 	daemon *lab.Cistern
@@ -31,6 +32,14 @@ type scene struct {
 
 // stage starts a daemon on a new file system.
 func stage(t *testing.T, volume lab.VolumeOptions, limit int64) *scene {
+	t.Helper()
+	s := set(t, volume, limit)
+	s.start()
+	return s
+}
+
+// set is stage without the daemon.
+func set(t *testing.T, volume lab.VolumeOptions, limit int64) *scene {
 	t.Helper()
 	seed := number(t, "CISTERN_CRASH_SEED", rand.Uint64()>>32)
 	t.Cleanup(func() {
@@ -44,12 +53,11 @@ func stage(t *testing.T, volume lab.VolumeOptions, limit int64) *scene {
 	s.empty = s.volume.Used(t)
 	s.boot = bootID(s.rng)
 	s.dir = filepath.Join(s.volume.Dir, "cache")
-	s.start()
 	return s
 }
 
 func (s *scene) options() lab.CisternOptions {
-	return lab.CisternOptions{Config: s.origin.config(s.limit), Cache: s.dir, Args: []string{"--log-level", "warn"}}
+	return lab.CisternOptions{Config: s.origin.config(s.limit), Cache: s.dir, Args: []string{"--log-level", "info"}, Env: s.env}
 }
 
 // start starts a daemon on the directory.
