@@ -17,10 +17,10 @@ import (
 
 // VolumeOptions say what file system a volume is.
 type VolumeOptions struct {
-	// Kind is ext4, xfs, tmpfs, vfat, ext4-casefold (the folder is made case-insensitive), or exfat, which is served by
-	// a program (FUSE): a file system without sparse files, case and modes, also where the kernel has no vfat.
+	// Kind is ext4, xfs, btrfs, tmpfs, vfat, ext4-casefold (the folder is made case-insensitive), or exfat, which is served
+	// by a program (FUSE): a file system without sparse files, case and modes, also where the kernel has no vfat.
 	Kind    string
-	Size    int64  // bytes; xfs wants 300 MiB at least
+	Size    int64  // bytes; xfs wants 300 MiB at least, btrfs 110
 	Options string // for mount, separated by commas: "commit=1"
 	// Within is the folder for the file under the loop device; empty: a new one. A small file system there makes a device
 	// that is larger than what it can hold: it fails to write.
@@ -33,7 +33,8 @@ type Volume struct {
 	Image string // the file under the loop device
 
 	options VolumeOptions
-	device  string // the loop device where a program serves the file system
+	device  string  // the loop device where a program serves the file system
+	below   *Volume // what holds Image, if the power is cut there
 	mounted bool
 }
 
@@ -45,10 +46,15 @@ func NewVolume(t testing.TB, o VolumeOptions) *Volume {
 		t.Skipf("NOT TESTED: this kernel has no %s", o.Kind)
 	}
 	dir := Dir(t)
+	var below *Volume
+	if o.Kind == "btrfs" {
+		below = NewVolume(t, VolumeOptions{Kind: "ext4", Size: o.Size + o.Size/8 + 64<<20, Options: "commit=1000"})
+		o.Within = below.Dir
+	}
 	if o.Within == "" {
 		o.Within = dir
 	}
-	v := &Volume{Dir: filepath.Join(dir, "mnt"), Image: filepath.Join(o.Within, "image"), options: o}
+	v := &Volume{Dir: filepath.Join(dir, "mnt"), Image: filepath.Join(o.Within, "image"), options: o, below: below}
 	if err := os.Mkdir(v.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -64,13 +70,13 @@ func NewVolume(t testing.TB, o VolumeOptions) *Volume {
 }
 
 // Mountable tells whether the kernel has a kind of file system. All are in most distributions' kernels; small ones, as in
-// virtual machines made for one purpose, may lack vfat and case folding.
+// virtual machines made for one purpose, may lack vfat, btrfs and case folding.
 func Mountable(kind string) bool {
 	switch kind {
 	case "ext4-casefold":
 		_, err := os.Stat("/sys/fs/ext4/features/casefold")
 		return err == nil
-	case "vfat":
+	case "vfat", "btrfs":
 		// A module that is not loaded is not in the list: mount loads it.
 		if exec.Command("modprobe", "-q", kind).Run() == nil {
 			return true
@@ -107,6 +113,9 @@ func (v *Volume) format(t testing.TB) {
 		v.must(t, "mkfs.ext4", "-q", "-O", "casefold", "-E", "encoding=utf8", v.Image)
 	case "xfs":
 		v.must(t, "mkfs.xfs", "-q", v.Image)
+	case "btrfs":
+		v.must(t, "mkfs.btrfs", "-q", v.Image)
+		v.must(t, "sync", v.Image) // else the first cut takes the file system itself
 	default:
 		v.must(t, "mkfs."+kind, v.Image)
 	}
@@ -137,9 +146,14 @@ func (v *Volume) mount(t testing.TB) {
 func (v *Volume) Kind() string { return v.options.Kind }
 
 // PowerOff cuts the power: from now on nothing reaches the device, and what was not flushed before never will. Whoever
-// has files open gets errors (FS_IOC_SHUTDOWN, without flushing the log). Cut is what brings the file system back.
+// has files open gets errors (FS_IOC_SHUTDOWN, without flushing the log). btrfs cannot do that: there it is the file system
+// that holds its device which loses what was not flushed, as a disk loses its cache. Cut is what brings the file system back.
 func (v *Volume) PowerOff(t testing.TB) {
 	t.Helper()
+	if v.below != nil {
+		v.below.PowerOff(t)
+		return
+	}
 	f, err := os.Open(v.Dir)
 	if err != nil {
 		t.Fatal(err)
@@ -154,10 +168,17 @@ func (v *Volume) PowerOff(t testing.TB) {
 // Cut cuts the power, unless PowerOff did, and mounts again. No process may have a file of it open.
 func (v *Volume) Cut(t testing.TB) {
 	t.Helper()
-	if _, err := os.ReadDir(v.Dir); !errors.Is(err, unix.EIO) {
+	dir := v.Dir
+	if v.below != nil {
+		dir = v.below.Dir
+	}
+	if _, err := os.ReadDir(dir); !errors.Is(err, unix.EIO) {
 		v.PowerOff(t)
 	}
 	v.Unmount(t)
+	if v.below != nil {
+		v.below.Cut(t)
+	}
 	v.mount(t)
 }
 

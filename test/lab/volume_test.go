@@ -20,6 +20,7 @@ func TestVolumes(t *testing.T) {
 	}{
 		{"ext4", 64 * mib, false, true, true},
 		{"xfs", 300 * mib, false, true, true},
+		{"btrfs", 128 * mib, false, true, true},
 		{"tmpfs", 64 * mib, false, true, false},
 		{"ext4-casefold", 64 * mib, true, true, true},
 		{"vfat", 64 * mib, true, false, false},
