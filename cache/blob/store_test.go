@@ -253,8 +253,8 @@ func TestUnknownLengthGrows(t *testing.T) {
 		var n int
 		n, err = in.Write(chunk)
 		written += n
-		if u := s.Usage(); u.Used+u.Reserved > u.Limit {
-			t.Fatalf("over the cap: %+v", u)
+		if u := s.Usage(); u.Used+u.Reserved > u.Limit || int64(written) > u.Limit {
+			t.Fatalf("over the cap: %+v, %d written", u, written)
 		}
 	}
 	if !errors.Is(err, ErrNoSpace) || written < 24*mib || in.Len() != int64(written) {
