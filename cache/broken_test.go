@@ -409,6 +409,33 @@ func TestStaleRecord(t *testing.T) {
 	}
 }
 
+// TestDoubtedWithoutUpstream: what a process has recorded and did not come to rename is there at once after the next start,
+// a tag and its manifest too, however much is to be hashed.
+func TestDoubtedWithoutUpstream(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		o := newOrigin()
+		c, manifest, blobs := stocked(t, o)
+		c.close()
+		for _, d := range append(blobs, manifest) {
+			fill := c.path("fills", d)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(fill), 0o700), os.Rename(c.path("blobs", d), fill)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o.refuse = func(context.Context, string, string) error { return oci.ErrUnavailable }
+		next := open(t, Options{Dir: c.o.Dir})
+		if m, err := next.tagged(o, "v1", 1<<40); err != nil || m.Digest != manifest || m.Outcome != OutcomeHit {
+			t.Errorf("the tag: %+v, %v", m, err)
+		}
+		for _, d := range blobs {
+			next.want(o.repo("a"), d, OutcomeHit)
+		}
+		next.idle()
+		next.account()
+	}
+}
+
 // TestEvictedAndBack: a blob that is evicted and fetched again before a
 // checkpoint is one blob, with one record, and private grants of its past are
 // gone.

@@ -190,7 +190,14 @@ const mostUnrecorded = 1 << 16
 // proveNow proves an object that is asked for, and gives its record: a small
 // one, or any while no fill may use the disk.
 func (c *Cache) proveNow(d oci.Digest, most int64) (index.Record, bool) {
-	if c.store == nil || !c.rebuild.on.Load() {
+	if c.store == nil {
+		return index.Record{}, false
+	}
+	if c.doubtful(d, most) {
+		c.proveByFill(d)
+		return c.findStored(d)
+	}
+	if !c.rebuild.on.Load() {
 		return index.Record{}, false
 	}
 	if f, ok := c.store.Lying(d); !ok || f.Size > most && c.keeping() || c.waiting() > mostUnrecorded {
@@ -198,6 +205,14 @@ func (c *Cache) proveNow(d oci.Digest, most int64) (index.Record, bool) {
 	}
 	c.proveLying(d)
 	return c.findStored(d)
+}
+
+// doubtful tells whether settle has doubted an object of that size at most.
+func (c *Cache) doubtful(d oci.Digest, most int64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rec, ok := c.doubted[d]
+	return ok && rec.Size <= most
 }
 
 // proveByFill proves a file by a flight that asks nobody upstream, and waits for
