@@ -270,6 +270,31 @@ func TestReserveLooksOnceMore(t *testing.T) {
 	})
 }
 
+// What is written between the file system's answer and its use is not spent twice.
+func TestWrittenMeanwhile(t *testing.T) {
+	t.Parallel()
+	const floor = 10 * mib
+	d, meanwhile := &disk{size: 1000 * mib, free: 40 * mib}, func() {}
+	s := &Store{ledger: newLedger(0, func(int64) int64 { return floor }, func() (size, free int64, err error) {
+		size, free, err = d.statfs()
+		meanwhile()
+		return size, free, err
+	})}
+	first := reserve(t, s, 20*mib)
+	meanwhile = func() {
+		d.take(20 * mib)
+		first.wrote(20 * mib)
+		meanwhile = func() {}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // who would have to wait is refused
+	if r, err := s.Reserve(ctx, 15*mib); err == nil {
+		t.Errorf("15 MiB were promised with %d free, of which %d are to stay", d.free, int64(floor))
+		r.Release()
+	}
+	first.Release()
+}
+
 func TestHighWatermark(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ limit, margin int64 }{

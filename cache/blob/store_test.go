@@ -240,6 +240,38 @@ func TestCreateDropsWhatLiesThere(t *testing.T) {
 	}
 }
 
+// A file that somebody else has cut or lengthened is no blob.
+func TestCommitOfAnotherLength(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, Options{Limit: 1 << 30})
+	before := put(t, s, digest(1), []byte("a shard's folder"))
+	if err := s.Remove(digest(1), before); err != nil {
+		t.Fatal(err)
+	}
+	used := s.Usage().Used
+	for _, size := range []int64{1, 7000} {
+		in, err := s.Create(digest(1), reserve(t, s, 5000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.Write(content(1, 5000)); err != nil {
+			t.Fatal(err)
+		}
+		if err := in.file.Truncate(size); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.Commit(); !errors.Is(err, ErrDisk) {
+			t.Errorf("a file of %d bytes instead of 5000 is committed: %v", size, err)
+		}
+		if _, err := s.OpenFile(digest(1)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("and lies there: %v", err)
+		}
+		if u := s.Usage(); u.Used != used || u.Reserved != 0 {
+			t.Errorf("and counts: %+v, %d before", u, used)
+		}
+	}
+}
+
 func TestUnknownLengthGrows(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, Options{Limit: 40 * mib})
