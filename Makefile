@@ -14,7 +14,7 @@ STATICCHECK := $(TOOLS)/staticcheck@v0.8.2/staticcheck
 # The race detector needs a C compiler.
 HAVE_CC = $(shell command -v "$$(go env CC)" 2>/dev/null)
 
-.PHONY: help run build test check e2e bench demo fuzz unit image clean
+.PHONY: help run build test check e2e bench demo fuzz faults mutants unit image clean
 .DEFAULT_GOAL := help
 
 help: ## this text
@@ -69,6 +69,12 @@ fuzz: ## each fuzz target for FUZZTIME
 	while read -r dir name; do \
 		echo "$$dir $$name"; (cd "$$dir" && go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) .); \
 	done
+
+faults: build ## the long counts of docs/faults.md: kills, power cuts, random histories, damaged files (hours; KILLS, CUTS, TIMES, SEED)
+	@$(MAKE) -s -C test faults
+
+mutants: ## take protections out, one after the other: a test must notice each
+	@$(MAKE) -s -C test mutants
 
 image: ## container image cistern:VERSION
 	docker build --build-arg VERSION=$(VERSION) -t cistern:$(VERSION) .

@@ -24,6 +24,11 @@ const (
 // prints the seed that brings it back.
 func TestHistories(t *testing.T) {
 	t.Parallel()
+	t.Cleanup(func() { // after the last of the batches
+		if !t.Failed() {
+			t.Logf("| random histories of a store on a disk that crashes and fails | random | %d histories |", durabletest.Times(histories))
+		}
+	})
 	for i := range batches {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()

@@ -16,15 +16,16 @@ import (
 	"testing"
 	"time"
 
+	"cistern/internal/durable/durabletest"
 	"cistern/internal/oci"
 )
 
 const (
-	mutations    = 300
-	mutationSeed = 1
-	pageLen      = 4096
-	filledBlobs  = 1000 // as many tags and grants
-	childEnv     = "INDEX_MUTATIONS_FROM"
+	mutationsInCI = 300
+	seedInCI      = 1
+	pageLen       = 4096
+	filledBlobs   = 1000 // as many tags and grants
+	childEnv      = "INDEX_MUTATIONS_FROM"
 	// Of records and grants a sample is looked at.
 	sampledFrom = 200
 	stride      = 8
@@ -32,6 +33,10 @@ const (
 	// hangs is for how long a mutated file may take.
 	hangs = time.Minute
 )
+
+func mutations() int { return durabletest.Times(mutationsInCI) }
+
+func mutationSeed() uint64 { return durabletest.Seed(seedInCI) }
 
 func filledRepo(i int) oci.Repository {
 	return oci.Repository{Upstream: "docker.io", Name: fmt.Sprintf("library/x%d", i%40)}
@@ -151,8 +156,8 @@ func mutateAll(from string, args []string) error {
 	defer os.RemoveAll(dir)
 	used, kinds, out := usedPages(whole), mutationKinds(), json.NewEncoder(os.Stdout)
 	whole = whole[:used*pageLen] // the rest is a hole, and slow to copy
-	for i := first; i < mutations; i++ {
-		rng := rand.New(rand.NewPCG(mutationSeed, uint64(i)))
+	for i := first; i < mutations(); i++ {
+		rng := rand.New(rand.NewPCG(mutationSeed(), uint64(i)))
 		path := filepath.Join(dir, "index.db")
 		o := outcome{I: i}
 		err := out.Encode(o)
@@ -289,10 +294,10 @@ func TestMutations(t *testing.T) {
 	path := filled(t)
 	deaths, hung := 0, 0
 	var all []outcome
-	for from := 0; from < mutations; {
+	for from := 0; from < mutations(); {
 		done, last, err := runChild(t, path, from)
 		all = append(all, done...)
-		if err == nil && last == mutations {
+		if err == nil && last == mutations() {
 			break
 		}
 		if errors.Is(err, errHangs) {
@@ -326,7 +331,7 @@ func TestMutations(t *testing.T) {
 			t.Errorf("%s: %.1f %% of the tags were saved, want %v at least", kind.name, p, kind.tags)
 		}
 	}
-	t.Logf("seed %d: %d files, deaths %d, hangs %d", mutationSeed, len(all), deaths, hung)
+	t.Logf("| damaged index files | %d | %d files; deaths %d, hangs %d |", mutationSeed(), len(all), deaths, hung)
 }
 
 var errHangs = errors.New("it hangs")

@@ -150,8 +150,11 @@ func (s *scene) counted() {
 func counted(t *testing.T, c *lab.Cistern, v *lab.Volume, empty int64) (unknown int64) {
 	t.Helper()
 	slack := int64(mib / 2)
-	if v.Kind() == "xfs" {
+	switch v.Kind() {
+	case "xfs":
 		slack = 2 * mib // it makes its inodes as it needs them, 512 bytes each, and keeps them
+	case "btrfs":
+		return 0 // it writes its trees anew with each transaction: what it takes says nothing of a few files
 	}
 	lab.Eventually(t, 5*time.Second, c.Process, func() error {
 		reserved := c.Metric(t, "cistern_cache_reserved_bytes")

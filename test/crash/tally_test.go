@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 )
 
@@ -70,33 +68,13 @@ func (y *tally) space(used int64) (most bool) {
 
 func (y *tally) rate() float64 { return float64(y.requests) / y.load.Seconds() }
 
-// report says in a line what was done.
-func (y *tally) report(name string, seed uint64, took time.Duration) string {
-	return fmt.Sprintf("%-22s seed %d: %d lives of %d caches: %d kills, %d cuts, %d ends; %d requests in %.0f s (%.0f/s); "+
-		"%d things delivered in part, %d not yet on record taken by cuts, %d not yet stored by kills; %d things there without upstream, %d others with %.1f of %.1f MB missing fetched; "+
-		"most in use %.1f MB, unknown to a start %.1f MB; a start %.0f ms, at most %.0f; a check %.0f ms; all %.0f s; wrong, lost, over the cap: 0",
-		name, seed, y.lives, y.histories, y.kills, y.cuts, y.terms, y.requests, y.load.Seconds(), y.rate(),
-		y.partial, y.lost, y.unstored, y.there, y.rest, float64(y.fetched)/1e6, float64(y.missing)/1e6, float64(y.peak)/1e6, float64(y.unknown)/1e6,
-		float64(y.starts.Milliseconds())/float64(y.lives+1), float64(y.slowest.Milliseconds()),
-		float64(y.checks.Milliseconds())/float64(y.lives+1), took.Seconds())
-}
-
-// publish logs a report, and adds it to the file that CISTERN_CRASH_REPORT names.
-func publish(t *testing.T, line string) {
-	t.Helper()
-	t.Log(line)
-	path := os.Getenv("CISTERN_CRASH_REPORT")
-	if path == "" {
-		return
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := fmt.Fprintln(f, line); err != nil {
-		t.Error(err)
-	}
+// row is a row of the table in docs/faults.md.
+func (y *tally) row(name string, seed uint64, took time.Duration) string {
+	mb := func(n int64) float64 { return float64(n) / 1e6 }
+	each := func(d time.Duration) int64 { return d.Milliseconds() / int64(y.lives+1) }
+	return fmt.Sprintf("| %s | %d | %d kills, %d cuts, %d ends of %d caches | %d, %.0f/s | %d | %d, %d | %d | %d with %.1f of %.1f MB | %.1f MB | %d ms, %d | %.0f s |",
+		name, seed, y.kills, y.cuts, y.terms, y.histories, y.requests, y.rate(), y.partial, y.lost, y.unstored, y.there,
+		y.rest, mb(y.fetched), mb(y.missing), mb(y.unknown), each(y.starts), y.slowest.Milliseconds(), took.Seconds())
 }
 
 // metric is the value of a metric without labels.

@@ -5,8 +5,12 @@ import (
 	"strconv"
 )
 
-// timesVariable multiplies the number of random histories: make faults sets it.
-const timesVariable = "FAULT_TIMES"
+// What make faults sets: by how much the numbers of random histories and of
+// damaged files are multiplied, and the seed of what has one.
+const (
+	timesVariable = "FAULT_TIMES"
+	seedVariable  = "FAULT_SEED"
+)
 
 // Times is n, or as many times more as the environment's FAULT_TIMES says.
 func Times(n int) int {
@@ -14,4 +18,12 @@ func Times(n int) int {
 		return n * times
 	}
 	return n
+}
+
+// Seed is the environment's FAULT_SEED, or otherwise.
+func Seed(otherwise uint64) uint64 {
+	if seed, err := strconv.ParseUint(os.Getenv(seedVariable), 10, 64); err == nil {
+		return seed
+	}
+	return otherwise
 }
