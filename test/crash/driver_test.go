@@ -141,11 +141,14 @@ func (d *driver) life(t *testing.T, n int) {
 }
 
 // moment is after how many requests a life ends: from a twentieth of a second on; where the power is cut, up to four and a
-// half, long enough for some checkpoints.
+// half, or nine, long enough for some checkpoints.
 func (d *driver) moment() int {
 	most := 600
 	if d.cuts() {
 		most = 1800
+	}
+	if d.volume.Kind() == "btrfs" {
+		most = 3600 // its syncs go through two file systems
 	}
 	switch d.rng.IntN(3) {
 	case 0:

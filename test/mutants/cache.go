@@ -1,0 +1,93 @@
+package main
+
+// Below, in the folder cache, is what decides when a file is a blob.
+
+// ofCheckpoints are the protections of records.
+func ofCheckpoints() []mutant {
+	const cache = "cache"
+	return []mutant{
+		{"a record is written before its file is synced", "cache/keeper.go",
+			"for d, err := range c.store.Sync(unsynced) {", "for d, err := range c.store.Sync(nil) {", cache, "TestOrderOfACheckpoint"},
+		{"a file whose sync failed is recorded", "cache/keeper.go",
+			"for d, err := range c.store.Sync(unsynced) {", "c.store.Sync(unsynced)\n\tfor d, err := range map[oci.Digest]error{} {", cache, "TestFsyncFails"},
+		{"a file whose sync failed is kept and synced again", "cache/keeper.go",
+			"if _, dropped := c.drop(synced[d].Record); dropped {", "if dropped := true; dropped {", cache, "TestFsyncFails"},
+		{"a file is renamed before its record is written", "cache/keeper.go",
+			"\tif !c.apply(b) {", "\tfor _, rec := range b.Put {\n\t\tc.promote(synced[rec.Digest])\n\t}\n\tif !c.apply(b) {", cache, "TestOrderOfACheckpoint"},
+		{"a record goes before the removal is synced", "cache/keeper.go",
+			"failed := c.store.SyncRemoved(recorded)", "failed := map[oci.Digest]error{}", cache, "TestOrderOfACheckpoint"},
+		{"the same, with the power cut", "cache/keeper.go",
+			"failed := c.store.SyncRemoved(recorded)", "failed := map[oci.Digest]error{}", "test/crash", "TestEvictedComesBack"},
+		{"a record goes although the removal's sync failed", "cache/keeper.go",
+			"return slices.DeleteFunc(left, func(d oci.Digest) bool { return failed[d] != nil })", "return left", cache, "TestOrderOfACheckpoint|TestSyncOfRemovalFails"},
+		{"a record goes before its file", "cache/lookup.go",
+			"\tif err := c.store.Remove(rec.Digest, rec.Allocated); err != nil {", "\tc.forget(rec)\n\tif err := c.store.Remove(rec.Digest, rec.Allocated); err != nil {", cache, "TestEvictionThatCannotUnlink"},
+		{"what a full disk did not record is forgotten", "cache/keeper.go", "\t\tc.putBack(b)", "\t\t_ = b", cache, "TestFullIndex|TestCheckpointIsPutBack"},
+		{"a record outranks what happened since", "cache/recent.go",
+			"return rec, false, gone", "return rec, false, false", cache, "TestEvictedAndBack"},
+		{"a half fetched file is put in a blob's place", "cache/keeper.go",
+			"if !ok || now.turn != p.turn {", "if !ok && now.turn == p.turn {", cache, "TestEvictedInACheckpoint"},
+		{"a record that was written for an evicted blob stays", "cache/keeper.go",
+			"} else if g, ok := c.gone[d]; ok { // evicted meanwhile", "} else if g, ok := c.gone[d]; ok && g.recorded {", cache, "TestEvictedInACheckpoint"},
+		{"what is read is evicted", "cache/evict.go", "return gone || waits && !p.recorded || c.busy(d)", "return gone || waits && !p.recorded", cache, "TestEvict|TestBusy"},
+		{"what no checkpoint has seen is not evicted", "cache/evict.go",
+			"victims = c.freshVictims(want)", "_ = c.freshVictims", cache, "TestFsyncStalls"},
+		{"the floors are not looked at", "cache/evict.go",
+			"Victims(want, c.floorsInIndex(), c.lastTouch, c.passOver)", "Victims(want, [index.Classes]int64{}, c.lastTouch, c.passOver)", cache, "TestFloors"},
+	}
+}
+
+// ofBytes are the protections against wrong bytes.
+func ofBytes() []mutant {
+	const cache = "cache"
+	return []mutant{
+		{"a file in fills/ of a record's size is that blob", "cache/cache.go",
+			"\t\t\tc.doubted[d] = rec\n", "\t\t\tif err := c.store.Promote(d); err == nil {\n\t\t\t\tcontinue\n\t\t\t}\n", cache, "TestStaleRecord"},
+		{"a labelled leftover is not hashed", "cache/keep.go",
+			"case !f.here || f.digest.Matches(left.hash):", "case f.ctx != nil:", cache, "TestStaleRecord"},
+		{"a whole leftover is not hashed", "cache/fill.go",
+			"if left != nil && f.digest.Matches(left.hash) {", "if left != nil && left.len() == 2<<20 {", cache, "TestResumeWrong"},
+		{"a file without a record is not hashed", "cache/prove.go", "return f.Digest.Matches(h), nil", "return true, nil", cache, "TestIndexLost|TestProveSmall"},
+		{"a copy's files are not synced before they are recorded", "cache/prove.go",
+			"if intact && c.store.Moved() {", "if intact && c.store == nil {", cache, "TestCopiedDirectory"},
+		{"a new file is made beside one that is not proven", "cache/pour.go",
+			"if _, ok := c.store.Lying(d); ok {", "if _, ok := c.store.Lying(d); ok && size < -1 {", cache, "TestNoFileBesideAnother"},
+		{"a fetched file is not hashed", "cache/pour.go", "if !f.digest.Matches(h) {", "if f.digest.IsZero() {", cache, "TestWrongBytes"},
+		{"a fetched small blob is not hashed", "cache/pour.go", "if !f.digest.Verify(f.data) {", "if f.digest.IsZero() {", cache, "TestWrongBytes"},
+		{"what goes past the disk is not hashed", "cache/detour.go",
+			"if errors.Is(err, io.EOF) && dt.hash != nil && !dt.d.Matches(dt.hash) {", "if errors.Is(err, io.EOF) && dt.hash != nil && dt.d.IsZero() {", cache, "TestNoRoom"},
+		{"the last byte is not held back", "cache/flight/flight.go",
+			"return min(f.have, f.size-1)", "return f.have", "cache/flight", "TestModel|TestReadable"},
+		{"the last byte is not held back where the size is not known", "cache/flight/flight.go",
+			"return f.have - 1", "return f.have", "cache/flight", "TestModel|TestReadable"},
+		{"a failed fill ends like a whole one", "cache/flight/flight.go",
+			"case f.state == failed:\n\t\t\terr = f.err", "case f.state == failed:\n\t\t\terr = io.EOF", "cache/flight", "TestModel|TestReadable"},
+		{"a hit's size is not compared with its record", "cache/lookup.go",
+			"if err == nil && f.Size == rec.Size {", "if err == nil {", "test/disk", "TestDamagedIdle/truncated"},
+		{"a small object from disk is not hashed", "cache/lookup.go", "if !d.Verify(data) {", "if d.IsZero() {", "test/disk", "TestFlipped"},
+		{"pages that may be zeros are gone on from", "cache/mend.go",
+			"return err == nil && fi.Size() > 0 && fi.Size() < r.off", "return false", "test/disk", "TestTruncatedInFlight"},
+	}
+}
+
+// ofFaults are the protections against disks and bugs.
+func ofFaults() []mutant {
+	const cache = "cache"
+	return []mutant{
+		{"a hit that breaks is cut", "cache/mend.go",
+			"if r.fill != nil || r.repo == nil || r.mends == maxMends {", "if r.mends >= 0 {", cache, "TestHitBreaks"},
+		{"a broken index is not replaced", "cache/rebuild.go",
+			"\tbroken := old.Broken()\n\tif broken == nil {", "\tbroken := old.Broken()\n\tif old != nil {", cache, "TestIndexBreaksInUse"},
+		{"tags of a broken index are not read", "cache/rebuild.go", "\tif lost {\n\t\tc.salvage()", "\tif lost && count && !count {\n\t\tc.salvage()", cache, "TestSalvage"},
+		{"fills go on to a disk that does not come back", "cache/lookup.go",
+			"c.rebuild.counting.Load() || c.stalls.Load() > 0 {", "c.rebuild.counting.Load() {", cache, "TestDiskStalls"},
+		{"readers wait for a disk that does not come back", "cache/stall.go",
+			"\t\tc.stalled()\n\t\tleave()", "\t\tc.stalled()", cache, "TestDiskStalls"},
+		{"a panic in a fill ends the process", "cache/fill.go", "if p := recover(); p != nil {", "if p := any(nil); p != nil {", cache, "TestPanics"},
+		{"a panic in a checkpoint ends the process", "cache/keeper.go", "if p := recover(); p != nil {", "if p := any(nil); p != nil {", cache, "TestPanics|TestIndexPanics"},
+		{"a panic in an eviction ends the process", "cache/evict.go", "if p := recover(); p != nil {", "if p := any(nil); p != nil {", cache, "TestPanics|TestIndexPanics"},
+		{"a panic in a sync ends the process", "cache/blob/lasting.go", "if p := recover(); p != nil {", "if p := any(nil); p != nil {", "cache/blob", "TestSyncPanics"},
+		{"an eviction that cannot unlink tries for ever", "cache/evict.go",
+			"\tfor _, rec := range victims {\n\t\trec, ok := c.drop(rec)", "\tany = len(victims) > 0\n\tfor _, rec := range victims {\n\t\trec, ok := c.drop(rec)", cache, "TestEvictionThatCannotUnlink"},
+	}
+}

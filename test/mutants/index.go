@@ -1,0 +1,33 @@
+package main
+
+// ofIndex are the protections of the index against its own file, in the folder cache/index.
+func ofIndex() []mutant {
+	const index = "cache/index"
+	return []mutant{
+		{"a fault on the mapped file ends the process", "cache/index/guard.go", "debug.SetPanicOnFault(true)", "debug.SetPanicOnFault(false)", index, "TestTruncatedUnderneath"},
+		{"a panic of bbolt ends the process", "cache/index/guard.go",
+			"\t\tp := recover()\n\t\tif c, ok := p.(callerPanic); ok {", "\t\tp := any(nil)\n\t\tif c, ok := p.(callerPanic); ok {", index, "TestHookFails|TestMutations"},
+		{"a panic while a transaction begins leaves the lock held", "cache/index/guard.go",
+			"err = x.breakFor(\"begin\", fmt.Errorf(\"panic: %v\", p))", "panic(p)", index, "TestTruncatedUnderneath|TestMutations"},
+		{"a broken index is entered again", "cache/index/guard.go",
+			"\tif x.broken.Load() == nil {\n\t\t_ = tx.Rollback()", "\tif x.db != nil {\n\t\t_ = tx.Rollback()", index, "TestTruncatedUnderneath|TestMutations|TestHookFails"},
+		{"a failed commit is no damage", "cache/index/guard.go", "return x.breakFor(op, err)", "return fmt.Errorf(\"index: %s: %w\", op, err)", index, "TestCommitErrors"},
+		{"a full disk is damage", "cache/index/guard.go", "pe.Op == \"write\" && (errors.Is(err, syscall.ENOSPC)", "pe.Op == \"never\" && (errors.Is(err, syscall.ENOSPC)", index, "TestCommitErrors"},
+		{"values have no checksum", "cache/index/codec.go",
+			"return body, binary.BigEndian.Uint32(value[len(body):]) == sum", "return body, sum == sum", index, "TestDamagedValueIsAMissAndGoes|TestMutations"},
+		{"a newer index is opened", "cache/index/index.go", "case version > layout:", "case version > layout+100:", index, "TestNewerVersion"},
+		{"totals go on after a record was lost", "cache/index/apply.go", "if w.recount {", "if w.recount && w.touched {", index, "TestDamagedValueIsAMissAndGoes"},
+		{"grants stay when their blob goes", "cache/index/apply.go",
+			"for k, _ := c.Seek(key); bytes.HasPrefix(k, key); k, _ = c.Seek(key) {", "for k, _ := c.Seek(key); bytes.Equal(k, key); k, _ = c.Seek(key) {", index, "TestDeletionTakesGrants|TestBatchOrder"},
+		{"salvage believes what a page says of its length", "cache/index/pages.go",
+			"if pos+klen+vlen > uint64(len(e)) {", "if pos > uint64(len(e)) {", index, "TestSalvageOfNonsense|TestMutations|FuzzPage"},
+		{"salvage believes any page", "cache/index/pages.go",
+			"if data == nil || binary.NativeEndian.Uint64(data) != id {", "if data == nil {", index, "TestMutations"},
+		{"salvage follows pages in a circle", "cache/index/pages.go",
+			"if depth == maxDepth || w.visited(id) {", "if w.visited(id) && false {", index, "TestSalvageOfNonsense|TestMutations"},
+		{"the order of use does not look at touches in memory", "cache/index/victims.go",
+			"used: max(last, o.pendingUse(d))}, true", "used: last}, true", index, "TestModel"},
+		{"a clock that was set back keeps blobs for ever", "cache/index/apply.go",
+			"if max(at, s.last)-min(at, s.last) < uint64(w.age) {", "if at < s.last+uint64(w.age) {", index, "TestClockSteps"},
+	}
+}
