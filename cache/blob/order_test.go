@@ -96,6 +96,32 @@ func TestSyncNamesTheFailed(t *testing.T) {
 	}
 }
 
+// A folder whose sync failed names nothing durably: what comes into it later does not pass before it did.
+func TestFailedFolderIsSyncedAgain(t *testing.T) {
+	t.Parallel()
+	s, f := openFaulty(t)
+	first, second := digest(1), digest(2)
+	for i := 3; second.Hex()[:2] != first.Hex()[:2]; i++ {
+		second = digest(i)
+	}
+	put(t, s, first, []byte("x"))
+	f.Choose = func(op durabletest.Op) *durabletest.Fault {
+		if op.Kind == "syncdir" && op.Name == "fills/sha256" {
+			return &durabletest.Fault{Err: syscall.EIO}
+		}
+		return nil
+	}
+	if failed := s.Sync([]oci.Digest{first}); failed[first] == nil {
+		t.Error("a blob passes whose folder has no durable name")
+	}
+	put(t, s, second, []byte("y"))
+	if failed := s.Sync([]oci.Digest{second}); failed[second] == nil {
+		t.Error("the next one does")
+	}
+	f.Choose = nil
+	lasting(t, s, second)
+}
+
 // FAULTS row 44: a panic in the fsync of a file is an error of that file.
 func TestSyncPanics(t *testing.T) {
 	t.Parallel()

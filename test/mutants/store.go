@@ -45,7 +45,7 @@ func ofFiles() []mutant {
 		{"folders that an earlier process made are not synced", "cache/blob/survey.go",
 			"\t\ts.unsynced[dir] = true", "\t\t_ = dir", blob, "TestHistories"},
 		{"a folder whose sync failed is forgotten", "cache/blob/lasting.go",
-			"s.unsynced[dir] = true // nothing below it is to pass before it did", "_ = dir", blob, "TestHistories"},
+			"s.unsynced[dir] = true // nothing below it is to pass before it did", "_ = dir", blob, "TestFailedFolderIsSyncedAgain"},
 		{"a failed fsync is tried again", "cache/blob/lasting.go",
 			"err = b.file.Sync()", "if err = b.file.Sync(); err != nil {\n\t\t\terr = b.file.Sync()\n\t\t}", blob, "^TestEveryOperationFailsOnce$"},
 		{"a removal is not synced", "cache/blob/lasting.go",
