@@ -168,6 +168,7 @@ func TestEvictionThatCannotUnlink(t *testing.T) {
 	if c.Stats().Degraded == "" {
 		t.Error("nobody was told")
 	}
+	c.want(o.repo("a"), d, OutcomeHit) // what lies there is as it was
 }
 
 // TestOneManifestFromAllSides: by tag, by digest and from several repositories
