@@ -8,7 +8,7 @@
 //	cistern.lock               flock, one process per directory
 //	VERSION                    layout of this directory; a newer one is refused
 //	clean                      there only while no process runs and the last one stopped in order
-//	boot                       the kernel's boot id of the last process that settled its fills
+//	boot                       the kernel's boot id and the device of the last process that settled its fills
 //	fills/sha256/ab/<hex>      growing and just-finished files
 //	blobs/sha256/ab/<hex>      whole blobs; the caller has a record of each
 //

@@ -153,7 +153,7 @@ func (s *Store) begin() (err error) {
 	if text, err := durable.ReadFile(s.fs, bootName); err == nil {
 		boot, dir, known := strings.Cut(strings.TrimSpace(string(text)), " ")
 		s.moved = known && dir != s.identity()
-		s.sameBoot = s.bootID != "" && boot == s.bootID && !s.moved
+		s.sameBoot = s.bootID != "" && boot == s.boot() && !s.moved
 	}
 	return s.survey()
 }
@@ -191,8 +191,8 @@ func (s *Store) Clean() bool { return s.clean }
 
 // SameBoot tells whether the kernel has run without a break since Settle was
 // last called by a process in this very directory: what a killed process wrote
-// into fills/ is then still what it wrote. Otherwise, and in a copy, an
-// unfinished fill may hold anything.
+// into fills/ is then still what it wrote. Otherwise, and in a copy or a
+// snapshot, an unfinished fill may hold anything.
 func (s *Store) SameBoot() bool { return s.sameBoot }
 
 // ReadOnly tells whether the directory was found on a file system that is
@@ -207,7 +207,7 @@ func (s *Store) Settle() error {
 	if err != nil {
 		return diskError("write the boot id", err)
 	}
-	_, err = io.WriteString(f, s.bootID+" "+s.identity()+"\n")
+	_, err = io.WriteString(f, s.boot()+" "+s.identity()+"\n")
 	return diskError("write the boot id", errors.Join(err, f.Close()))
 }
 

@@ -109,6 +109,18 @@ func (s *Store) identity() string {
 	return inode(fi)
 }
 
+// boot names the kernel's boot and the device below the directory: a snapshot,
+// on another device, has our inodes and not what we wrote last.
+func (s *Store) boot() string {
+	id := s.bootID
+	if fi, err := s.fs.Lstat(lockName); err == nil {
+		if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+			id += "@" + strconv.FormatUint(st.Dev, 10)
+		}
+	}
+	return id
+}
+
 // Moved tells whether the directory is not the one that the last process here
 // has settled in, but a copy.
 func (s *Store) Moved() bool { return s.moved }
