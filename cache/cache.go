@@ -168,6 +168,7 @@ func newCache(o Options) *Cache {
 		donors: map[oci.Digest]*donor{}, refreshing: map[oci.Reference]struct{}{},
 		wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
+	c.rebuild.again = make(chan struct{}, 1)
 	// The sizes are constants above zero: New cannot fail.
 	c.negative, _ = lru.New[question, refused](negativeKept)
 	c.docs, _ = lru.New[string, *Document](documentsKept)

@@ -23,6 +23,8 @@ const (
 	// renewEvery is how long a broken index waits for the next try to replace
 	// it, where the first one failed.
 	renewEvery = 10 * time.Second
+	// proveAgain is how long the rebuilding waits after a step that failed.
+	proveAgain = time.Minute
 	// salvageAt is how many tags of a broken index go into one transaction.
 	salvageAt = 1000
 )
@@ -37,7 +39,8 @@ type rebuild struct {
 	// proven by their digest. nil: nothing.
 	old atomic.Pointer[index.Salvage]
 
-	running, again bool // guarded by Cache.mu
+	running bool          // guarded by Cache.mu
+	again   chan struct{} // capacity 1: an index broke meanwhile
 
 	earlyMu sync.Mutex
 	early   map[oci.Digest]struct{} // proven while all was being counted
@@ -170,20 +173,25 @@ func (c *Cache) noIndex(err error) {
 // know of the files yet; until it does, nothing is kept.
 func (c *Cache) takeUp(lost, count bool) {
 	c.rebuild.on.Store(true)
-	c.rebuild.counting.Store(count)
+	if count { // else it may be counting all the same, for an index before this one
+		c.rebuild.counting.Store(true)
+	}
 	if lost {
 		c.salvage()
 	}
 	c.mu.Lock()
-	if c.closing || c.rebuild.running {
-		c.rebuild.again = true
-		c.mu.Unlock()
-		return
+	defer c.mu.Unlock()
+	switch {
+	case c.rebuild.running:
+		select {
+		case c.rebuild.again <- struct{}{}:
+		default:
+		}
+	case !c.closing:
+		c.rebuild.running = true
+		c.work.Add(1)
+		go c.takeUpAll(count)
 	}
-	c.rebuild.running = true
-	c.work.Add(1)
-	c.mu.Unlock()
-	go c.takeUpAll(count)
 }
 
 // salvage opens what is left of the old index and takes the tags over: they are
@@ -217,19 +225,35 @@ func (c *Cache) salvage() {
 }
 
 // takeUpAll counts the files without a record, if they are to be counted, and
-// proves one after the other.
+// proves one after the other. What fails is tried again until it works: as long
+// as nobody knows what lies there, nothing is kept.
 func (c *Cache) takeUpAll(count bool) {
 	defer c.work.Done()
-	whole := c.calm("counting files", func() bool { return c.countLying(count) })
-	for again := true; again; {
-		whole = whole && c.calm("proving files", c.proveAll) && c.checkpoint()
-		c.mu.Lock()
-		again = c.rebuild.again && whole
-		c.rebuild.again, c.rebuild.running = false, again
-		c.mu.Unlock()
+	for !c.calm("counting files", func() bool { return c.countLying(count) }) {
+		if !c.pause() {
+			return
+		}
 	}
-	if !whole || c.idx.Load().Broken() != nil {
-		return // the next start, or the next index, begins again
+	for !(c.calm("proving files", c.proveAll) && c.checkpoint() && c.allProven()) {
+		if !c.pause() {
+			return
+		}
+	}
+	p := c.rebuild.progress()
+	c.log.Info("all blobs are recorded", zap.Int64("files", p.Files), zap.Int64("damaged", p.Damaged))
+}
+
+// allProven ends the rebuilding; false if an index broke meanwhile, and it is to
+// begin again.
+func (c *Cache) allProven() bool {
+	c.syncing.Lock() // none is replaced from here on
+	defer c.syncing.Unlock()
+	c.mu.Lock()
+	c.rebuild.running = len(c.rebuild.again) > 0 || c.idx.Load().Broken() != nil
+	again := c.rebuild.running
+	c.mu.Unlock()
+	if again {
+		return false
 	}
 	c.rebuild.on.Store(false)
 	if old := c.rebuild.old.Swap(nil); old != nil {
@@ -238,8 +262,21 @@ func (c *Cache) takeUpAll(count bool) {
 	if err := c.store.AllProven(); err != nil {
 		c.diskFailed("noting that all blobs are recorded", err)
 	}
-	p := c.rebuild.progress()
-	c.log.Info("all blobs are recorded", zap.Int64("files", p.Files), zap.Int64("damaged", p.Damaged))
+	return true
+}
+
+// pause waits until what failed may work, or is to begin again; false if the
+// cache closes.
+func (c *Cache) pause() bool {
+	t := time.NewTimer(proveAgain)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.rebuild.again:
+	case <-c.ctx.Done():
+		return false
+	}
+	return true
 }
 
 // calm runs a step of the rebuilding; a panic is a step that did not end.
@@ -259,7 +296,6 @@ func (c *Cache) countLying(account bool) bool {
 	c.rebuild.files.Store(0)
 	c.rebuild.bytes.Store(0)
 	c.rebuild.hashed.Store(0)
-	defer c.rebuild.forgetEarly()
 	for f, err := range c.store.Blobs() {
 		if c.ctx.Err() != nil {
 			return false
@@ -276,6 +312,7 @@ func (c *Cache) countLying(account bool) bool {
 	if account {
 		c.store.AddUsed(c.rebuild.bytes.Load())
 	}
+	c.rebuild.forgetEarly()
 	c.log.Info("blobs without a record are hashed and recorded", zap.Int64("files", c.rebuild.files.Load()), zap.Int64("bytes", c.rebuild.bytes.Load()))
 	return true
 }
