@@ -523,6 +523,9 @@ func TestEvictedInACheckpoint(t *testing.T) {
 	if _, ok := c.findStored(d); ok {
 		t.Error("it is found")
 	}
+	if held := c.held(); held != ([index.Classes]int64{}) {
+		t.Errorf("of what the index counts %v are held to be here", held)
+	}
 	close(half)
 	c.idle()
 	c.want(o.repo("a"), d, OutcomeHit)

@@ -51,7 +51,7 @@ func ofBytes() []mutant {
 		{"a copy's files are not synced before they are recorded", "cache/prove.go",
 			"if intact && c.store.Moved() {", "if intact && c.store == nil {", cache, "TestCopiedDirectory"},
 		{"a new file is made beside one that is not proven", "cache/pour.go",
-			"if _, ok := c.store.Lying(d); ok {", "if _, ok := c.store.Lying(d); ok && size < -1 {", cache, "TestNoFileBesideAnother"},
+			"if _, lies := c.store.Lying(d); lies {", "if _, lies := c.store.Lying(d); lies && size < -1 {", cache, "TestNoFileBesideAnother"},
 		{"a fetched file is not hashed", "cache/pour.go", "if !f.digest.Matches(h) {", "if f.digest.IsZero() {", cache, "TestWrongBytes"},
 		{"a fetched small blob is not hashed", "cache/pour.go", "if !f.digest.Verify(f.data) {", "if f.digest.IsZero() {", cache, "TestWrongBytes"},
 		{"what goes past the disk is not hashed", "cache/detour.go",
