@@ -223,51 +223,6 @@ func (c *Cache) noDisk(err error) {
 	c.log.Error("the cache directory cannot be used: everything is streamed, nothing is kept", zap.String("dir", c.o.Dir), zap.Error(err))
 }
 
-// settle looks through what earlier fills left, which is in fills/ only. A file
-// there that has a record of its size is most likely that blob, not yet renamed
-// when the process ended. It may also be a later one: a blob was evicted and was
-// being fetched again, and its old record was not yet deleted. So it is
-// doubted: its digest decides, in the background or when it is asked for.
-func (c *Cache) settle() {
-	unknown, ok := c.doubtFills()
-	if !ok {
-		return
-	}
-	for _, d := range unknown {
-		if c.store.SameBoot() {
-			break // they are to be gone on with
-		}
-		if err := c.store.Remove(d, 0); err != nil {
-			c.diskFailed("settling what earlier fills left", err)
-			return
-		}
-	}
-	if err := c.store.Settle(); err != nil {
-		c.diskFailed("settling what earlier fills left", err)
-		return
-	}
-	c.proveDoubted()
-}
-
-// doubtFills doubts what lies in fills/ and has a record, and gives the rest;
-// false if the index does not say.
-func (c *Cache) doubtFills() (unknown []oci.Digest, ok bool) {
-	for d, size := range c.store.Fills() {
-		rec, ok, err := c.idx.Load().Get(d)
-		switch {
-		case err != nil:
-			c.indexFailed(err)
-			return nil, false
-		case ok && rec.Size == size:
-			c.doubted[d] = rec
-			c.store.AddUsed(-rec.Allocated) // the file counts, and not twice
-		default:
-			unknown = append(unknown, d)
-		}
-	}
-	return unknown, true
-}
-
 // writable tells whether what is learnt can be recorded: nothing that waits for
 // a checkpoint may gather otherwise.
 func (c *Cache) writable() bool { return c.store != nil && !c.store.ReadOnly() }

@@ -75,7 +75,7 @@ func (c *Cache) dropLeftover() bool {
 		if !c.claim(d) {
 			continue // it goes on
 		}
-		err := c.store.Remove(d, 0)
+		err := c.store.DropKept(d)
 		if err == nil {
 			c.undoubt(d)
 		} else {

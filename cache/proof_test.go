@@ -2,6 +2,9 @@ package cache
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"cistern/internal/oci"
@@ -48,4 +51,64 @@ func TestPrivateBeforeItsProof(t *testing.T) {
 		t.Error("the holder had to prove it")
 	}
 	c.account()
+}
+
+// TestRecordAndLeftover: what a fill left beside the record of an earlier blob of
+// its digest, whose file is gone, or there still because a power cut has undone
+// its removal.
+func TestRecordAndLeftover(t *testing.T) {
+	t.Parallel()
+	const whole = 3 * mib
+	for _, s := range []struct {
+		name      string
+		lies      bool // in blobs/, ...
+		damaged   bool // ... and is not the blob
+		left      int  // bytes that are in fills/
+		otherBoot bool
+		want      Outcome
+		asks      string // of upstream
+	}{
+		{"whole, beside a damaged one", true, true, whole, true, OutcomeHit, ""},
+		{"whole, beside a good one", true, false, whole, false, OutcomeHit, ""},
+		{"a part, beside a good one", true, false, mib, true, OutcomeHit, ""},
+		{"a part, same boot", false, false, mib, false, OutcomeMiss, "1048576-3145728"},
+		{"a part, other boot", false, false, mib, true, OutcomeMiss, "0--1"},
+	} {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			o := newOrigin()
+			c, _, blobs := stocked(t, o)
+			c.close()
+			d := blobs[0]
+			fill, lies := c.path("fills", d), c.path("blobs", d)
+			err := errors.Join(os.MkdirAll(filepath.Dir(fill), 0o700), os.WriteFile(fill, o.blobs[d][:s.left], 0o600))
+			switch {
+			case !s.lies:
+				err = errors.Join(err, os.Remove(lies))
+			case s.damaged:
+				err = errors.Join(err, os.WriteFile(lies, make([]byte, whole), 0o600))
+			}
+			if boot := filepath.Join(c.o.Dir, "boot"); s.otherBoot {
+				text, rerr := os.ReadFile(boot)
+				_, id, _ := strings.Cut(string(text), " ")
+				err = errors.Join(err, rerr, os.WriteFile(boot, []byte("another "+id), 0o600))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.ranges = nil
+			next := open(t, Options{Dir: c.o.Dir})
+			next.want(o.repo("a"), d, s.want)
+			next.idle()
+			if asked := strings.Join(o.ranges, " "); asked != s.asks {
+				t.Errorf("asked for %q, not %q", asked, s.asks)
+			}
+			next.want(o.repo("a"), d, OutcomeHit)
+			next.account()
+			next.close()
+			again := open(t, Options{Dir: c.o.Dir})
+			again.want(o.repo("a"), d, OutcomeHit)
+			again.account()
+		})
+	}
 }

@@ -163,7 +163,7 @@ func (c *Cache) proveLying(d oci.Digest) {
 		return // it may not be counted yet, and its turn comes
 	}
 	c.rebuild.damaged.Add(1)
-	if err := errors.Join(err, c.store.Remove(d, f.Allocated)); err != nil {
+	if err := errors.Join(err, c.store.RemoveLying(d, f.Allocated)); err != nil {
 		c.diskFailed("proving a blob", err)
 	}
 }

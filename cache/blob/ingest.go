@@ -53,7 +53,7 @@ func (s *Store) create(d oci.Digest, r *Reservation, mode fs.FileMode) (*Ingest,
 	f, err := s.createFill(d, mode)
 	if errors.Is(err, fs.ErrExist) {
 		// Not truncated: somebody may be reading the old one.
-		if err = s.removeFill(d); err == nil {
+		if err = s.DropKept(d); err == nil {
 			f, err = s.createFill(d, mode)
 		}
 	}
@@ -74,11 +74,11 @@ func (s *Store) createFill(d oci.Digest, mode fs.FileMode) (f durable.File, err 
 	return f, err
 }
 
-// removeFill unlinks what lies in the way of a new fill.
-func (s *Store) removeFill(d oci.Digest) error {
-	err := s.fs.Remove(place(fillsDir, d))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+// DropKept unlinks what lies in fills/ for d beyond the work of this process. A
+// file of d in blobs/ is none of it.
+func (s *Store) DropKept(d oci.Digest) error {
+	if err := s.unlink(place(fillsDir, d)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return diskError("drop fill "+d.String(), err)
 	}
 	s.giveBack(d, s.takeKept(d))
 	return nil

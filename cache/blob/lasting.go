@@ -234,22 +234,20 @@ func (s *Store) Promote(d oci.Digest) error {
 	return nil
 }
 
-// Remove unlinks a digest's file wherever it lies and gives its allocated bytes
-// back, at once or when its last reader closes; readers are not disturbed. For
-// a kept fill the Store knows the bytes itself. That there is no file is fine,
-// and so is something else in its place, which may stay there. After an error,
-// an ErrDisk, the file is there and counted as before. No Ingest of d may be
-// running.
+// Remove unlinks a digest's file, in blobs/ or else in fills/, and gives its
+// allocated bytes back, at once or when its last reader closes; readers are not
+// disturbed. That there is no file is fine, and so is something else in its
+// place, which may stay there. After an error, an ErrDisk, the file is there and
+// counted as before. No Ingest of d may be running.
 func (s *Store) Remove(d oci.Digest, allocated int64) error {
 	err := s.unlink(place(blobsDir, d))
 	if errors.Is(err, fs.ErrNotExist) {
-		err = s.unlink(place(fillsDir, d))
+		if err = s.unlink(place(fillsDir, d)); err == nil || errors.Is(err, fs.ErrNotExist) {
+			allocated += s.takeKept(d)
+		}
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return diskError("remove "+d.String(), err)
-	}
-	if kept := s.takeKept(d); kept > 0 {
-		allocated = kept
 	}
 	s.giveBack(d, allocated)
 	return nil

@@ -81,6 +81,16 @@ func (s *Store) Lying(d oci.Digest) (Found, bool) {
 	return found(d, fi), true
 }
 
+// RemoveLying is Remove for a file in blobs/ that has no record; what lies in
+// fills/ stays.
+func (s *Store) RemoveLying(d oci.Digest, allocated int64) error {
+	if err := s.unlink(place(blobsDir, d)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return diskError("remove "+d.String(), err)
+	}
+	s.giveBack(d, allocated)
+	return nil
+}
+
 func found(d oci.Digest, fi fs.FileInfo) Found {
 	return Found{Digest: d, Size: fi.Size(), Allocated: durable.Allocated(fi), Public: fi.Mode()&fs.ModeSticky != 0, Made: fi.ModTime()}
 }

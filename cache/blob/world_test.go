@@ -177,7 +177,7 @@ func (w *world) settle() {
 		case known && w.s.Kept(d) == int64(len(data)):
 			w.s.AddUsed(-rec.allocated) // the file counts, and not twice
 			w.prove(d, rec)
-		case !w.s.SameBoot() && !w.mustBe(w.s.Remove(d, 0)):
+		case !w.s.SameBoot() && !w.mustBe(w.s.DropKept(d)):
 			w.doubted[d], settled = true, false
 		}
 	}
