@@ -86,6 +86,7 @@ type Cache struct {
 	touched    map[oci.Digest]time.Time
 	newTags    map[oci.Reference]index.Tag
 	goneTags   map[oci.Reference]struct{}
+	words      uint64 // on tags, so far
 	newGrant   map[oci.Digest]map[oci.Repository]time.Time
 	writing    map[oci.Digest]struct{}    // see claim
 	donors     map[oci.Digest]*donor      // see mend

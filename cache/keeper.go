@@ -74,7 +74,7 @@ func (c *Cache) checkpoint() (ok bool) {
 		return true
 	}
 	if !c.apply(b) {
-		c.putBack(b)
+		c.putBack()
 		return false
 	}
 	c.applied(b, synced)
@@ -110,6 +110,21 @@ func (c *Cache) applied(b index.Batch, synced map[oci.Digest]fresh) {
 		} else if g, ok := c.gone[d]; ok { // evicted meanwhile
 			g.recorded = true
 			c.gone[d] = g
+		}
+	}
+	for _, t := range b.PutTags {
+		if now, ok := c.newTags[t.Reference]; ok && now.Target == t.Target && now.Checked.Equal(t.Checked) {
+			delete(c.newTags, t.Reference)
+		}
+	}
+	for _, ref := range b.DeleteTags {
+		delete(c.goneTags, ref) // also if it came and went again meanwhile
+	}
+	for _, g := range b.PutGrants {
+		if repos := c.newGrant[g.Digest]; repos[g.Repository].Equal(g.At) {
+			if delete(repos, g.Repository); len(repos) == 0 {
+				delete(c.newGrant, g.Digest)
+			}
 		}
 	}
 }
@@ -196,7 +211,7 @@ func (c *Cache) syncFresh() map[oci.Digest]fresh {
 // putBack returns what a full or read-only disk did not take, for the next
 // checkpoint. Uses are not worth it; of tags and grants as many wait as memory
 // keeps anyway, and the others are asked for upstream again.
-func (c *Cache) putBack(b index.Batch) {
+func (c *Cache) putBack() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for d, g := range c.leaving {
@@ -205,32 +220,26 @@ func (c *Cache) putBack(b index.Batch) {
 		}
 	}
 	c.leaving = nil
-	for _, t := range b.PutTags {
-		_, newer := c.newTags[t.Reference]
-		if _, gone := c.goneTags[t.Reference]; !newer && !gone && len(c.newTags) < tagsKept {
-			c.newTags[t.Reference] = t
+	trim(c.newTags, tagsKept)
+	trim(c.goneTags, tagsKept)
+	trim(c.newGrant, grantsKept)
+}
+
+// trim drops what is too much.
+func trim[K comparable, V any](m map[K]V, most int) {
+	for k := range m {
+		if len(m) <= most {
+			return
 		}
-	}
-	for _, ref := range b.DeleteTags {
-		if _, newer := c.newTags[ref]; !newer && len(c.goneTags) < tagsKept {
-			c.goneTags[ref] = struct{}{}
-		}
-	}
-	for _, g := range b.PutGrants {
-		if _, gone := c.gone[g.Digest]; gone || len(c.newGrant) >= grantsKept {
-			continue
-		}
-		if c.newGrant[g.Digest] == nil {
-			c.newGrant[g.Digest] = map[oci.Repository]time.Time{}
-		}
-		c.newGrant[g.Digest][g.Repository] = g.At
+		delete(m, k)
 	}
 }
 
-// batch collects what the next transaction writes. It takes uses, tags and
-// grants out of memory; the blobs stay pending until they are recorded and
-// renamed. A digest may be both removed and put: the later blob stays.
+// batch collects what the next transaction writes. It takes uses out of memory;
+// all else stays there until it is recorded, the blobs until they are renamed. A
+// digest may be both removed and put: the later blob stays.
 func (c *Cache) batch(left []oci.Digest, synced map[oci.Digest]fresh) index.Batch {
+	recorded := c.recordedGrants()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b := index.Batch{TouchAge: max(touchAge, time.Duration(c.stats.evictedAge.Load())/32), Delete: left}
@@ -253,16 +262,13 @@ func (c *Cache) batch(left []oci.Digest, synced map[oci.Digest]fresh) index.Batc
 		b.DeleteTags = append(b.DeleteTags, ref)
 	}
 	for d, repos := range c.newGrant {
-		if !c.recordedLocked(d) {
+		if !c.grantableLocked(d, recorded) {
 			continue
 		}
 		for repo, at := range repos {
 			b.PutGrants = append(b.PutGrants, index.Grant{Repository: repo, Digest: d, At: at})
 		}
 	}
-	clear(c.newTags)
-	clear(c.goneTags)
-	clear(c.newGrant)
 	return b
 }
 
@@ -280,14 +286,36 @@ func (c *Cache) takeTouches(b *index.Batch) {
 	}
 }
 
-// recordedLocked tells whether a digest has a record, or gets one: the grants of
-// others would never be deleted. Whoever fetches such a digest later is granted
-// it then. mu is held.
-func (c *Cache) recordedLocked(d oci.Digest) bool {
-	_, here, gone := c.recentLocked(d)
-	if here || gone {
-		return here
+// recordedGrants tells of the digests that wait with a grant, and of which memory
+// knows nothing, whether the index does. It asks without the lock: hits take it.
+func (c *Cache) recordedGrants() map[oci.Digest]bool {
+	recorded := map[oci.Digest]bool{}
+	c.mu.Lock()
+	for d := range c.newGrant {
+		if _, here, gone := c.recentLocked(d); !here && !gone {
+			recorded[d] = false
+		}
 	}
-	_, ok, err := c.idx.Load().Get(d)
-	return ok && err == nil
+	c.mu.Unlock()
+	for d := range recorded {
+		_, ok, err := c.idx.Load().Get(d)
+		recorded[d] = ok && err == nil
+	}
+	return recorded
+}
+
+// grantableLocked tells whether a digest has a record, or gets one: the grants of
+// others would never be deleted. Those of what is neither here nor on its way are
+// forgotten: whoever fetches it later is granted it then. mu is held.
+func (c *Cache) grantableLocked(d oci.Digest, recorded map[oci.Digest]bool) bool {
+	_, here, gone := c.recentLocked(d)
+	known, asked := recorded[d]
+	_, coming := c.writing[d]
+	switch {
+	case here || !gone && known:
+		return true
+	case !coming && (gone || asked):
+		delete(c.newGrant, d)
+	}
+	return false
 }

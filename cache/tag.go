@@ -19,6 +19,7 @@ func (c *Cache) tag(ref oci.Reference) (index.Tag, bool) {
 	c.mu.Lock()
 	t, ok := c.newTags[ref]
 	_, gone := c.goneTags[ref]
+	words := c.words
 	c.mu.Unlock()
 	if ok || gone || c.store == nil {
 		return t, ok
@@ -28,7 +29,9 @@ func (c *Cache) tag(ref oci.Reference) (index.Tag, bool) {
 		c.indexFailed(err)
 		return index.Tag{}, false
 	}
-	if ok {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ok && words == c.words { // else it may be what the index said before
 		c.tags.Add(ref, t)
 	}
 	return t, ok
@@ -41,24 +44,26 @@ func (c *Cache) setTag(ref oci.Reference, target oci.Descriptor, private bool) i
 	if old, ok := c.tag(ref); ok && old.Target.Digest == target.Digest {
 		t.Changed = old.Changed
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.tags.Add(ref, t)
+	c.words++
 	if !c.writable() {
 		return t
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.newTags[ref] = t
 	delete(c.goneTags, ref)
 	return t
 }
 
 func (c *Cache) dropTag(ref oci.Reference) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.tags.Remove(ref)
+	c.words++
 	if !c.writable() {
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	delete(c.newTags, ref)
 	c.goneTags[ref] = struct{}{}
 }
