@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -38,6 +39,9 @@ func (c *Cache) openStored(rec index.Record) (*blob.File, bool) {
 	if err == nil && f.Size == rec.Size {
 		return f, true
 	}
+	if short(err) {
+		return nil, false
+	}
 	if err == nil {
 		f.Close()
 		err = errors.New("its size is not what was recorded")
@@ -49,6 +53,12 @@ func (c *Cache) openStored(rec index.Record) (*blob.File, bool) {
 	}
 	c.damaged(rec, err)
 	return nil, false
+}
+
+// short tells from an error that this process or machine has too little of
+// something at the moment, which says nothing of the file.
+func short(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
 }
 
 // damaged drops a blob whose file is not what its record says.

@@ -37,7 +37,7 @@ func (c *Cache) collect(f *fill, s *stream) error {
 	}
 	f.Done()
 	if f.alone {
-		c.storeBytes(f.record(size), f.data)
+		_ = c.onDisk(func() {}, func() error { c.storeBytes(f.record(size), f.data); return nil }) // nobody waits for it
 	}
 	c.vouch(f)
 	return nil

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -88,9 +89,17 @@ func (c *Cache) undoubt(d oci.Digest) {
 }
 
 // proveAll proves each file in blobs/ that has no record. It tells whether it
-// came to the end.
+// came to the end, and left none behind.
 func (c *Cache) proveAll() bool {
 	var g errgroup.Group
+	var left atomic.Bool
+	prove := func(d oci.Digest, by func(oci.Digest)) {
+		by(d)
+		_, proven := c.findStored(d)
+		if _, lies := c.store.Lying(d); lies && !proven { // no descriptor for it, or the disk stalls
+			left.Store(true)
+		}
+	}
 	g.SetLimit(min(4, runtime.GOMAXPROCS(0)))
 	defer func() { _ = g.Wait() }() // what fails is counted and logged where it does
 	for f, err := range c.store.Blobs() {
@@ -105,10 +114,10 @@ func (c *Cache) proveAll() bool {
 			continue
 		}
 		if f.Size > maxCollect {
-			c.proveByFill(f.Digest)
+			prove(f.Digest, c.proveByFill)
 		} else {
 			g.Go(func() error {
-				c.proveLying(f.Digest)
+				prove(f.Digest, c.proveLying)
 				return nil
 			})
 		}
@@ -119,7 +128,7 @@ func (c *Cache) proveAll() bool {
 			return false // nobody takes records
 		}
 	}
-	return g.Wait() == nil && c.ctx.Err() == nil
+	return g.Wait() == nil && !left.Load() && c.ctx.Err() == nil
 }
 
 // waiting is how many blobs wait for their record.
@@ -146,7 +155,7 @@ func (c *Cache) proveLying(d oci.Digest) {
 		return
 	}
 	intact, err := c.intact(f)
-	if err != nil && c.ctx.Err() != nil {
+	if short(err) || err != nil && c.ctx.Err() != nil {
 		return
 	}
 	c.rebuild.hashed.Add(1)
