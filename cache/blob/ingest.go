@@ -62,6 +62,7 @@ func (s *Store) create(d oci.Digest, r *Reservation, mode fs.FileMode) (*Ingest,
 		s.counters.writeFailures.Add(1)
 		return nil, diskError("create fill "+d.String(), err)
 	}
+	s.giveBack(d, s.takeKept(d)) // somebody has removed that file
 	return &Ingest{store: s, d: d, file: f, room: r}, nil
 }
 

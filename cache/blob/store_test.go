@@ -272,6 +272,46 @@ func TestCommitOfAnotherLength(t *testing.T) {
 	}
 }
 
+// TestKeptFileVanishes: an unfinished fill that somebody has removed is counted
+// no more, and not taken for that of the blob that follows.
+func TestKeptFileVanishes(t *testing.T) {
+	t.Parallel()
+	for _, resume := range []bool{false, true} {
+		dir := t.TempDir()
+		s := openStore(t, Options{Dir: dir})
+		d, data := digest(1), content(1, 100_000)
+		in, err := s.Create(d, reserve(t, s, 100_000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.Write(data[:50_000]); err != nil {
+			t.Fatal(err)
+		}
+		before := s.Usage().Used
+		if err := errors.Join(in.Keep(), os.Remove(filepath.Join(dir, place(fillsDir, d)))); err != nil {
+			t.Fatal(err)
+		}
+		if resume {
+			in, _, err = s.Resume(d, reserve(t, s, 100_000))
+		} else {
+			in, err = s.Create(d, reserve(t, s, 100_000))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		allocated, err := in.Commit()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if used := s.Usage().Used - before; used != allocated || s.Kept(d) != 0 {
+			t.Errorf("%d bytes used for %d, %d kept", used, allocated, s.Kept(d))
+		}
+	}
+}
+
 func TestUnknownLengthGrows(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, Options{Limit: 40 * mib})
