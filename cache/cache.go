@@ -104,6 +104,7 @@ type Cache struct {
 	// syncing is held by the one checkpoint that runs. Taken before files.
 	syncing sync.Mutex
 	renewed time.Time // when a broken index was last replaced; guarded by syncing
+	indexed int64     // what the account has for the index; guarded by syncing
 
 	wake   chan struct{} // a checkpoint is wanted now
 	ctx    context.Context
@@ -202,7 +203,8 @@ func (c *Cache) openDisk() error {
 	c.store = store
 	c.idx.Store(x)
 	_, blobs := x.Totals().Sum()
-	store.AddUsed(blobs + x.Footprint() + c.o.asideBytes())
+	store.AddUsed(blobs)
+	c.countIndex()
 	if store.ReadOnly() {
 		c.degraded = "the cache directory is on a file system mounted read-only; remount it and restart"
 		c.log.Error("the cache directory is read-only: what is cached is served, all else is streamed and not kept", zap.String("dir", c.o.Dir))

@@ -87,10 +87,8 @@ func (c *Cache) checkpoint() (ok bool) {
 
 // apply writes a batch and accounts for what the index grew by. syncing is held.
 func (c *Cache) apply(b index.Batch) bool {
-	x := c.idx.Load()
-	before := x.Footprint()
-	err := x.Apply(b)
-	c.store.AddUsed(x.Footprint() - before)
+	err := c.idx.Load().Apply(b)
+	c.countIndex()
 	if err != nil {
 		c.indexFailed(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"cistern/cache/index"
 	"cistern/internal/durable"
@@ -199,18 +200,15 @@ func TestWaitingIsBounded(t *testing.T) {
 	t.Parallel()
 	c := open(t, Options{index: index.Options{NoSync: true}})
 	c.syncing.Lock() // no checkpoints
-	var b index.Batch
 	for i := range 2 * grantsKept {
 		d := oci.FromBytes(fmt.Append(nil, i))
 		ref := oci.Reference{Repository: oci.Repository{Upstream: "docker.io", Name: "a"}, Tag: fmt.Sprint("v", i)}
-		b.PutTags = append(b.PutTags, index.Tag{Reference: ref, Target: oci.Descriptor{Digest: d}})
-		b.PutGrants = append(b.PutGrants, index.Grant{Repository: ref.Repository, Digest: d})
+		c.newTags[ref] = index.Tag{Reference: ref, Target: oci.Descriptor{Digest: d}}
+		c.newGrant[d] = map[oci.Repository]time.Time{ref.Repository: {}}
 		ref.Tag = fmt.Sprint("w", i)
-		b.DeleteTags = append(b.DeleteTags, ref)
+		c.goneTags[ref] = struct{}{}
 	}
-	for range 3 {
-		c.putBack(b)
-	}
+	c.putBack()
 	if len(c.newTags) != tagsKept || len(c.goneTags) != tagsKept || len(c.newGrant) != grantsKept {
 		t.Errorf("%d tags, %d deleted, %d grants", len(c.newTags), len(c.goneTags), len(c.newGrant))
 	}

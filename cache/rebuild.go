@@ -23,7 +23,10 @@ const (
 	// renewEvery is how long a broken index waits for the next try to replace
 	// it, where the first one failed.
 	renewEvery = 10 * time.Second
-	// proveAgain is how long the rebuilding waits after a step that failed.
+	// proveSoon is how long the rebuilding waits after a step that failed, or
+	// left a file behind that somebody else was at; each time twice as long, up
+	// to proveAgain.
+	proveSoon  = 50 * time.Millisecond
 	proveAgain = time.Minute
 	// salvageAt is how many tags of a broken index go into one transaction.
 	salvageAt = 1000
@@ -108,6 +111,14 @@ func replaceIndex(store *blob.Store, o Options) (*index.Index, error) {
 	return x, nil
 }
 
+// countIndex has the account follow what the index takes, and one put aside.
+// syncing is held, or nobody else is there yet.
+func (c *Cache) countIndex() {
+	now := c.idx.Load().Footprint() + c.o.asideBytes()
+	c.store.AddUsed(now - c.indexed)
+	c.indexed = now
+}
+
 // asideBytes is what an index that was put aside takes: its blocks, since most
 // of what its size says was never written.
 func (o Options) asideBytes() int64 {
@@ -135,10 +146,10 @@ func (c *Cache) renewIndex() bool {
 	c.renewed = time.Now()
 	c.log.Error("the index failed and is built anew: blobs are hashed again", zap.Error(broken))
 	c.rebuild.on.Store(true) // nobody may write over what has no record any more
-	before := old.Footprint() + c.o.asideBytes()
 	err := old.Close()
 	x, oerr := replaceIndex(c.store, c.o)
 	if oerr != nil {
+		c.countIndex()
 		c.noIndex(errors.Join(broken, err, oerr))
 		return false
 	}
@@ -153,7 +164,7 @@ func (c *Cache) renewIndex() bool {
 		c.pending[d] = p
 	}
 	c.mu.Unlock()
-	c.store.AddUsed(x.Footprint() + c.o.asideBytes() - before)
+	c.countIndex()
 	c.takeUp(true, false)
 	return true
 }
@@ -229,13 +240,14 @@ func (c *Cache) salvage() {
 // as nobody knows what lies there, nothing is kept.
 func (c *Cache) takeUpAll(count bool) {
 	defer c.work.Done()
+	wait := proveSoon
 	for !c.calm("counting files", func() bool { return c.countLying(count) }) {
-		if !c.pause() {
+		if !c.pause(&wait) {
 			return
 		}
 	}
 	for !(c.calm("proving files", c.proveAll) && c.checkpoint() && c.allProven()) {
-		if !c.pause() {
+		if !c.pause(&wait) {
 			return
 		}
 	}
@@ -267,9 +279,10 @@ func (c *Cache) allProven() bool {
 
 // pause waits until what failed may work, or is to begin again; false if the
 // cache closes.
-func (c *Cache) pause() bool {
-	t := time.NewTimer(proveAgain)
+func (c *Cache) pause(wait *time.Duration) bool {
+	t := time.NewTimer(*wait)
 	defer t.Stop()
+	*wait = min(2**wait, proveAgain)
 	select {
 	case <-t.C:
 	case <-c.rebuild.again:

@@ -1,0 +1,56 @@
+package cache
+
+import (
+	"errors"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"cistern/cache/index"
+	"cistern/internal/oci"
+)
+
+// TestRenewalFails: an index breaks, and there is no room for a new one at the
+// first try. What can be read of the old one is not lost with that, and the
+// account knows of it.
+func TestRenewalFails(t *testing.T) {
+	t.Parallel()
+	var breaks, full atomic.Bool
+	c := open(t, Options{index: index.Options{Hook: func(op string, call func() error) error {
+		switch {
+		case op == "get" && breaks.CompareAndSwap(true, false):
+			panic("injected")
+		case op == "open" && full.CompareAndSwap(true, false):
+			return errors.Join(call(), syscall.ENOSPC)
+		}
+		return call()
+	}}})
+	o := newOrigin()
+	d := o.tag("v1", image())
+	if _, err := c.tagged(o, "v1", 0); err != nil {
+		t.Fatal(err)
+	}
+	blob := o.put(noise(mib, 98))
+	c.want(o.repo("a"), blob, OutcomeMiss)
+	c.idle()
+	c.checkpoint()
+	full.Store(true)
+	breaks.Store(true)
+	c.findStored(blob)
+	c.checkpoint()
+	if full.Load() || c.idx.Load().Broken() == nil {
+		t.Fatal("nothing was tried")
+	}
+	c.syncing.Lock()
+	c.renewed = time.Time{}
+	c.syncing.Unlock()
+	c.checkpoint()
+	c.rebuilt()
+	c.tags.Purge()
+	if tag, ok := c.tag(oci.Reference{Repository: o.repo("a").Repository, Tag: "v1"}); !ok || tag.Target.Digest != d {
+		t.Errorf("the tag: %+v, %v", tag, ok)
+	}
+	c.want(o.repo("a"), blob, OutcomeHit)
+	c.account()
+}
