@@ -72,21 +72,22 @@ func (c *Cache) evictSome() (more bool) {
 // dropLeftover removes one fill that stopped and that nobody goes on with.
 func (c *Cache) dropLeftover() bool {
 	for d := range c.store.Fills() {
-		if !c.claim(d) {
-			continue // it goes on
-		}
-		err := c.store.DropKept(d)
-		if err == nil {
-			c.undoubt(d)
-		} else {
-			c.diskFailed("evicting an unfinished fill", err)
-		}
-		c.release(d)
-		if err == nil {
+		if c.claim(d) && c.dropOne(d) { // else it goes on, or stays
 			return true
 		}
 	}
 	return false
+}
+
+// dropOne is for who has the claim, which it gives back.
+func (c *Cache) dropOne(d oci.Digest) bool {
+	defer c.release(d)
+	if err := c.store.DropKept(d); err != nil {
+		c.diskFailed("evicting an unfinished fill", err)
+		return false
+	}
+	c.undoubt(d)
+	return true
 }
 
 func (c *Cache) floors() [index.Classes]int64 {

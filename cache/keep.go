@@ -56,6 +56,11 @@ func (c *Cache) leftover(f *fill) (*leftover, error) {
 	if err != nil {
 		return nil, nil
 	}
+	defer func() {
+		if f.in == nil {
+			res.Release() // if it panicked; else it is released
+		}
+	}()
 	public := c.store.KeptPublic(f.digest)
 	in, _, err := c.store.Resume(f.digest, res)
 	if err != nil {
@@ -280,8 +285,14 @@ func (c *Cache) writeByte() error {
 	if err != nil {
 		return fmt.Errorf("reserving space: %w", err)
 	}
-	in, err := c.store.Create(d, res)
-	if err == nil {
+	var in *blob.Ingest
+	defer func() {
+		if in == nil {
+			res.Release() // if it panicked; else it is released
+		}
+	}()
+	if in, err = c.store.Create(d, res); err == nil {
+		defer c.abort(in) // if it panics; else it has ended
 		_, err = in.Write([]byte{0})
 		err = errors.Join(err, in.Abort())
 	}

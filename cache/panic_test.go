@@ -106,3 +106,60 @@ func TestIndexPanics(t *testing.T) {
 		})
 	}
 }
+
+// TestPanicsAtLeftovers: the same where a fill is resumed, a leftover is evicted, or
+// the disk is tried: no claim and no reservation stays.
+func TestPanicsAtLeftovers(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"open", "seek", "stat", "readat", "remove", "create", "write"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			var armed atomic.Bool
+			c := faultyRig(t, Options{}, func(op durabletest.Op) *durabletest.Fault {
+				if op.Kind == kind && strings.HasPrefix(op.Name, "fills/") && armed.CompareAndSwap(true, false) {
+					return &durabletest.Fault{Panic: "injected"}
+				}
+				return nil
+			})
+			o := newOrigin()
+			data := noise(2*mib, 99)
+			d := o.put(data)
+			o.blob = func(int, oci.Digest, int64, int64) (*Body, error) {
+				return body(2*mib, 0, step{data: data[:mib]}, step{err: oci.ErrDenied})
+			}
+			_, _, _ = c.get(o.repo("a"), d)
+			c.idle()
+			c.negative.Purge()
+			o.blob = nil
+			armed.Store(true)
+			switch kind {
+			case "remove":
+				c.evictLeftover()
+			case "create", "write":
+				_ = c.Ready()
+			default:
+				_, _, _ = c.get(o.repo("a"), d)
+			}
+			c.idle()
+			if armed.Load() {
+				t.Fatal("nothing panicked")
+			}
+			c.mu.Lock()
+			claims := len(c.writing)
+			c.mu.Unlock()
+			if u := c.store.Usage(); u.Reserved != 0 || claims != 0 {
+				t.Errorf("%d bytes reserved, %d claims", u.Reserved, claims)
+			}
+			if got, _, err := c.get(o.repo("a"), d); err != nil || oci.FromBytes(got) != d {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+			c.idle()
+		})
+	}
+}
+
+// evictLeftover is the evictor's last resort, with its recover.
+func (r *rig) evictLeftover() {
+	defer func() { _ = recover() }()
+	r.dropLeftover()
+}
