@@ -88,7 +88,10 @@ func TestTagsInACheckpoint(t *testing.T) {
 			}
 		}
 		c.checkpoint()
-		if n := len(c.newTags) + len(c.goneTags); n != 0 {
+		c.mu.Lock()
+		n := len(c.newTags) + len(c.goneTags)
+		c.mu.Unlock()
+		if n != 0 {
 			t.Errorf("%d words wait for ever", n)
 		}
 	}
@@ -142,7 +145,10 @@ func TestGrantsOfAFullDisk(t *testing.T) {
 	if !c.granted(o.repo("a").Repository, d) {
 		t.Error("the grant is lost")
 	}
-	if n := len(c.newGrant); n != 0 {
+	c.mu.Lock()
+	n := len(c.newGrant)
+	c.mu.Unlock()
+	if n != 0 {
 		t.Errorf("%d grants wait for ever", n)
 	}
 }
