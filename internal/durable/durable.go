@@ -143,23 +143,22 @@ func stepwise(fd int) error {
 }
 
 // MkdirAll makes a folder and those above it, without making them durable; made
-// names those that were missing, topmost first.
+// names those that were missing, topmost first. One that could not be made is
+// among them too: of an operation that failed nobody knows whether it was done.
 //
 //	mkdir for each missing one, found from below
 func MkdirAll(fsys FS, name string) (made []string, err error) {
 	err = fsys.Mkdir(name)
 	if errors.Is(err, fs.ErrNotExist) && path.Dir(name) != "." {
-		if made, err = MkdirAll(fsys, path.Dir(name)); err == nil {
-			err = fsys.Mkdir(name)
+		if made, err = MkdirAll(fsys, path.Dir(name)); err != nil {
+			return made, err
 		}
+		err = fsys.Mkdir(name)
 	}
-	switch {
-	case err == nil:
-		return append(made, name), nil
-	case errors.Is(err, fs.ErrExist): // also when another goroutine was faster
+	if errors.Is(err, fs.ErrExist) { // also when another goroutine was faster
 		return made, nil
 	}
-	return made, err
+	return append(made, name), err
 }
 
 // MkdirDurable is MkdirAll, and what was made is there after a crash.
