@@ -211,15 +211,22 @@ func TestCopiedDirectory(t *testing.T) {
 	if err := os.CopyFS(dir, os.DirFS(c.o.Dir)); err != nil {
 		t.Fatal(err)
 	}
-	late := o.put(noise(2*mib+5, 34)) // lands in the copy after the index was copied
-	stray := filepath.Join(dir, "blobs/sha256", late.Hex()[:2], late.Hex())
-	if err := errors.Join(os.MkdirAll(filepath.Dir(stray), 0o700), os.WriteFile(stray, o.blobs[late], 0o600)); err != nil {
-		t.Fatal(err)
+	late := []oci.Digest{o.put(noise(2*mib+5, 34)), o.put(noise(20<<10, 35))} // land in the copy after the index was copied
+	for _, d := range late {
+		stray := filepath.Join(dir, "blobs/sha256", d.Hex()[:2], d.Hex())
+		if err := errors.Join(os.MkdirAll(filepath.Dir(stray), 0o700), os.WriteFile(stray, o.blobs[d], 0o600)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	copied := open(t, Options{Dir: dir})
 	copied.rebuilt()
-	if _, ok := copied.findStored(late); !ok {
-		t.Error("the file without a record was not taken up")
+	for _, d := range late {
+		if _, ok := copied.findStored(d); !ok {
+			t.Error("a file without a record was not taken up")
+		}
+	}
+	if n := copied.store.Stats().FilesSynced; n != uint64(len(late)) {
+		t.Errorf("%d files were synced: a copy need not be on stable storage", n)
 	}
 	for _, d := range blobs {
 		copied.want(o.repo("a"), d, OutcomeHit)

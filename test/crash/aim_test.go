@@ -22,6 +22,7 @@ func (d *driver) aim(t *testing.T, c *lab.Cistern, l *load, how ending) {
 		signal = "SIGSTOP"
 	}
 	l.ending.Store(true)
+	d.ledger.ending() // or later
 	log := attach(t, c, "-e", "trace="+how.call, "-e", fmt.Sprintf("inject=%s:signal=%s:when=%d", how.call, signal, how.nth))
 	l.over = func() bool { return halted(c, log) }
 }
@@ -42,8 +43,15 @@ func attach(t *testing.T, c *lab.Cistern, rules ...string) (log string) {
 	t.Helper()
 	log = filepath.Join(lab.Dir(t), "calls")
 	args := append([]string{"-f", "-qq", "-o", log, "-p", strconv.Itoa(c.PID())}, rules...)
-	strace := lab.Start(t, "strace", exec.Command(lab.Tool(t, "strace"), args...))
-	lab.Eventually(t, 10*time.Second, strace, func() error { return traced(c.PID()) })
+	lab.Start(t, "strace", exec.Command(lab.Tool(t, "strace"), args...))
+	lab.Eventually(t, 10*time.Second, nil, func() error {
+		select {
+		case <-c.Exited(): // it has met its end already
+			return nil
+		default:
+			return traced(c.PID())
+		}
+	})
 	return log
 }
 
@@ -51,7 +59,7 @@ func attach(t *testing.T, c *lab.Cistern, rules ...string) (log string) {
 func traced(pid int) error {
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 	if err != nil || len(tasks) == 0 {
-		return fmt.Errorf("no threads of %d: %w", pid, err)
+		return fmt.Errorf("no threads of %d: %v", pid, err)
 	}
 	for _, task := range tasks {
 		text, err := os.ReadFile(task)

@@ -179,6 +179,9 @@ func (d *driver) end(t *testing.T, c *lab.Cistern, l *load, how ending) {
 		t.Errorf("void: it has never called %s", how.call)
 	}
 	l.ending.Store(true)
+	if how.call == "" {
+		d.ledger.ending()
+	}
 	switch {
 	case how.term:
 		d.stop(t, c)

@@ -21,7 +21,8 @@ const (
 type ledger struct {
 	mu      sync.Mutex // guards what follows
 	entries map[*thing]*entry
-	frozen  bool // the power is off: what is delivered now is on no disk
+	frozen  bool      // the power is off: what is delivered now is on no disk
+	end     time.Time // the moment before the process was ended
 }
 
 type entry struct {
@@ -81,6 +82,13 @@ func (l *ledger) checkpoints(asked time.Time, count float64) {
 	}
 }
 
+// ending notes the moment in which the process is about to be ended.
+func (l *ledger) ending() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.end = time.Now()
+}
+
 // freeze ends the noting, at the moment of a power cut.
 func (l *ledger) freeze() {
 	l.mu.Lock()
@@ -96,7 +104,7 @@ func (l *ledger) ended(how ending) {
 	l.frozen = false
 	for x, e := range l.entries {
 		e.lost = e.whole && !e.safe && how.cut && !how.clean
-		e.young = e.whole && !e.old && !e.safe && !how.cut && !how.clean && x.tag == "" && x.size() <= storedLater && time.Since(e.at) < storedIn
+		e.young = e.whole && !e.old && !e.safe && !how.cut && !how.clean && x.tag == "" && x.size() <= storedLater && l.end.Sub(e.at) < storedIn
 		switch {
 		case how.clean:
 			e.safe = e.whole // its last checkpoint has everything

@@ -8,7 +8,7 @@ func ofIndex() []mutant {
 		{"a panic of bbolt ends the process", "cache/index/guard.go",
 			"\t\tp := recover()\n\t\tif c, ok := p.(callerPanic); ok {", "\t\tp := any(nil)\n\t\tif c, ok := p.(callerPanic); ok {", index, "TestHookFails|TestMutations"},
 		{"a failed commit is no damage", "cache/index/guard.go", "return x.breakFor(op, err)", "return fmt.Errorf(\"index: %s: %w\", op, err)", index, "TestCommitErrors"},
-		{"a full disk is damage", "cache/index/guard.go", "if refused || !errors.As(err, &errno) && !grown {", "if refused && grown && !grown {", index, "TestCommitErrors"},
+		{"a full disk is damage", "cache/index/guard.go", "if refused || !errors.As(err, &errno) && !grown {", "if refused && !errors.As(err, &errno) {", index, "TestCommitErrors"},
 		{"values have no checksum", "cache/index/codec.go",
 			"return body, binary.BigEndian.Uint32(value[len(body):]) == sum", "return body, sum == sum", index, "TestDamagedValueIsAMissAndGoes|TestMutations"},
 		{"a newer index is opened", "cache/index/index.go", "case version > layout:", "case version > layout+100:", index, "TestNewerVersion"},
