@@ -193,16 +193,39 @@ func (v *Volume) Fail(t testing.TB) {
 	}
 }
 
-// Mend repairs a file system that has failed, as at a start of the machine. No process may have a file of it open.
+// Mend repairs a file system that has failed, as far as it can be. No process may have a file of it open.
 func (v *Volume) Mend(t testing.TB) {
 	t.Helper()
 	v.Unmount(t)
 	var exit *exec.ExitError
-	out, err := exec.Command(Tool(t, "e2fsck"), "-f", "-p", v.Image).CombinedOutput()
+	out, err := exec.Command(Tool(t, "e2fsck"), "-f", "-y", v.Image).CombinedOutput()
 	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() > 1) { // 1: errors were corrected
 		t.Fatalf("e2fsck: %v: %s", err, out)
 	}
 	v.mount(t)
+}
+
+// Snapshot is another volume, with what the device holds at this moment, as after a power cut: nothing is flushed for it. Within
+// must be an xfs, whose files can share their blocks.
+func (v *Volume) Snapshot(t testing.TB) *Volume {
+	t.Helper()
+	s := &Volume{Dir: filepath.Join(Dir(t), "mnt"), Image: v.Image + ".snapshot", options: v.options}
+	v.must(t, "cp", "--reflink=always", v.Image, s.Image)
+	if err := os.Mkdir(s.Dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.mount(t)
+	t.Cleanup(func() { s.Unmount(t) })
+	return s
+}
+
+// Detach takes the file system out of the tree of names. Whoever has files of it open uses them on; it goes with the last one.
+func (v *Volume) Detach(t testing.TB) {
+	t.Helper()
+	v.mounted = false
+	if err := unix.Unmount(v.Dir, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Remount changes options of the mounted file system: "ro".
