@@ -33,8 +33,12 @@ func TestJudge(t *testing.T) {
 		{0, 0, 0, true, ask},
 		{0, 0, 0, false, ask},
 		{fresh, fresh, 0, false, ask},
-		{-1, fresh, stale, true, ask}, // the clock was set back
-		{-time.Hour, fresh, stale, false, ask},
+		{-1, fresh, stale, true, askOrStale}, // the clock was set back
+		{-365 * 24 * time.Hour, fresh, stale, true, askOrStale},
+		{-365 * 24 * time.Hour, fresh, stale, false, serveStale},
+		{-time.Hour, fresh, 0, true, ask},
+		{-time.Hour, fresh, 0, false, ask},
+		{365 * 24 * time.Hour, fresh, stale, true, ask}, // and on
 		{10 * 365 * 24 * time.Hour, fresh, stale, false, ask},
 	} {
 		if got := judge(c.age, c.fresh, c.stale, c.healthy); got != c.want {
