@@ -237,7 +237,12 @@ func TestDeletedTrees(t *testing.T) {
 				}
 			}
 			for range 3 {
-				r.pull(bs...)
+				for _, b := range bs {
+					r.pull(b)
+					if n := r.daemon.Metric(t, "cistern_cache_bytes"); n < 0 {
+						t.Fatalf("the cache takes %v bytes", n)
+					}
+				}
 			}
 			r.pull(gated, r.blob(300_000), r.blob(3*mib))
 			if c.what == "" {
@@ -251,6 +256,9 @@ func TestDeletedTrees(t *testing.T) {
 			}
 			r.keeps(bs...)
 			r.isReady()
+			if c.what == "blobs" || c.what == "fills" { // else the index has no name any more
+				r.accounts()
+			}
 		})
 	}
 }

@@ -180,9 +180,9 @@ func cpu(t *testing.T, r *rig) int64 {
 	return user + system
 }
 
-// TestReadOnly is FAULTS row 32, in mid flight: the kernel meets an error of the disk and makes the file system read-only. The
-// fill that is under way ends whole, hits are served, the daemon says that it is degraded; mended and mounted again, all that was
-// recorded is there.
+// TestReadOnly is FAULTS row 32, in mid flight: the kernel meets an error of the disk and makes the file system read-only (a person
+// cannot: a mount with files that are open for writing is busy). The fill that is under way ends whole, hits are served, the daemon
+// says that it is degraded; mended and mounted again, all that was recorded is there.
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVolume(t, lab.VolumeOptions{Kind: "ext4", Size: 64 * mib, Options: "errors=remount-ro"})
@@ -215,23 +215,45 @@ func TestReadOnly(t *testing.T) {
 	r.hits(canary, tagged)
 }
 
-// TestReadOnlyAtStart is FAULTS row 32 at the start: the daemon streams and says so, and what was cached before is served again
-// after a start on a disk that can be written.
+// TestReadOnlyAtStart is FAULTS row 32 at the start: what was cached before is served, upstream or no upstream, all else is streamed,
+// nothing is written, and the daemon says so. After a start on a disk that can be written all is as before.
 func TestReadOnlyAtStart(t *testing.T) {
 	t.Parallel()
 	v := lab.NewVolume(t, lab.VolumeOptions{Kind: "ext4", Size: 64 * mib})
 	r := start(t, settings{dir: filepath.Join(v.Dir, "cache")})
-	canary := r.blob(300_000)
-	r.recorded(canary)
+	large, small := r.blob(3*mib), r.blob(20_000)
+	tagged := r.image("one", large, small)
+	r.recorded(large, small, tagged)
 	r.stop()
 	v.Remount(t, "ro")
+	r.off.Store(true)
 	r.restart()
 	r.isNot("read-only")
 	r.says("read-only", "streamed")
-	r.pull(canary, r.blob(2*mib), r.image("one", r.blob(1000)))
+	r.hits(large, small, tagged)
+	r.off.Store(false)
+	fresh := r.blob(2 * mib)
+	r.misses(fresh, fresh, r.blob(900), r.image("two", r.blob(1000)))
+	if r.daemon.Metric(t, "cistern_cache_degraded") != 1 {
+		t.Error("the metric does not say that it is degraded")
+	}
 	r.stop()
 	v.Remount(t, "rw")
 	r.restart()
 	r.isReady()
-	r.hits(canary)
+	r.keeps(fresh)
+	r.off.Store(true)
+	r.hits(large, small, tagged)
+	r.accounts()
+}
+
+// TestReadOnlyAndEmpty is FAULTS row 32 for a directory that holds no cache: the daemon runs, and streams.
+func TestReadOnlyAndEmpty(t *testing.T) {
+	t.Parallel()
+	v := lab.NewVolume(t, lab.VolumeOptions{Kind: "ext4", Size: 64 * mib})
+	v.Remount(t, "ro")
+	r := start(t, settings{dir: filepath.Join(v.Dir, "cache")})
+	r.isNot("read-only")
+	b := r.blob(2 * mib)
+	r.misses(b, b, r.image("one", b))
 }
