@@ -29,6 +29,8 @@ func inspect(b []byte, header string) (document, error) {
 	}
 	own := d.mediaType
 	switch {
+	case len(header) > maxMediaType:
+		return d, fmt.Errorf("has a media type of %d bytes in its header", len(header))
 	case !generic(header) && own != "" && own != header:
 		return d, fmt.Errorf("says mediaType %s, and the header %s", oci.Quote(own), oci.Quote(header))
 	case !generic(header):
@@ -38,6 +40,9 @@ func inspect(b []byte, header string) (document, error) {
 	}
 	return d, d.consistent()
 }
+
+// maxMediaType is twice 127 and a slash (RFC 6838, section 4.2).
+const maxMediaType = 255
 
 // generic media types say nothing about what a manifest is (P 3.10).
 func generic(t string) bool {
@@ -92,7 +97,7 @@ func (d *document) member(key string, value json.RawMessage, seen map[string]boo
 		d.has[m] = string(value) != "null"
 		switch m {
 		case "mediaType":
-			if json.Unmarshal(value, &d.mediaType) != nil || len(d.mediaType) > 255 || !headerSafe(d.mediaType) {
+			if json.Unmarshal(value, &d.mediaType) != nil || len(d.mediaType) > maxMediaType || !headerSafe(d.mediaType) {
 				return errors.New("has a mediaType that is none")
 			}
 		case "schemaVersion":

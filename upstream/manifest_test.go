@@ -84,6 +84,7 @@ func TestAmbiguous(t *testing.T) {
 		{image, `{"layers":[],"layers":[{}]}`},
 		{image, `{"mediaType":"` + image + `","mediatype":"` + index + `","layers":[]}`},
 		{image, `{"mediaType":"` + image + `","mediaType":"` + index + `","layers":[]}`},
+		{"application/" + strings.Repeat("x", 244), `{"layers":[]}`}, // one byte too many
 		{image, `{"mediaType":7,"layers":[]}`},
 		{image, `{"mediaType":"a\r\nX: y","layers":[]}`},
 		{image, `{"layers":[]}{"manifests":[]}`},
@@ -321,6 +322,9 @@ func FuzzManifest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, header string) {
 		_, _ = schema1Payload(b)
 		d, err := inspect(b, header)
+		if err == nil && len(d.mediaType) > maxMediaType {
+			t.Fatalf("a type of %d bytes", len(d.mediaType))
+		}
 		if err == nil && oci.IsIndex(d.mediaType) && (d.has["layers"] || d.has["config"]) {
 			t.Fatalf("%s as %s", b, d.mediaType)
 		}
