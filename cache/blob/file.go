@@ -113,7 +113,9 @@ func foreign(err error) bool {
 
 // drop ends one use of of and gives back what waited for it.
 func (s *Store) drop(d oci.Digest, of *opened) {
-	if evicted := s.opens.remove(d, of); evicted > 0 {
+	evicted, rest := s.opens.remove(d, of)
+	rest.vacate()
+	if evicted > 0 {
 		s.ledger.closed(evicted)
 	}
 }
@@ -130,6 +132,7 @@ type opens struct {
 type opened struct {
 	uses    int
 	evicted int64 // allocated bytes that the last use gives back
+	rest    *remnant
 }
 
 func (o *opens) add(d oci.Digest) *opened {
@@ -144,23 +147,23 @@ func (o *opens) add(d oci.Digest) *opened {
 	return of
 }
 
-func (o *opens) remove(d oci.Digest, of *opened) (evicted int64) {
+func (o *opens) remove(d oci.Digest, of *opened) (evicted int64, rest *remnant) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	of.uses--
 	if of.uses > 0 {
-		return 0
+		return 0, nil
 	}
 	if o.m[d] == of {
 		delete(o.m, d)
 	}
-	return of.evicted
+	return of.evicted, of.rest
 }
 
-// detach hands allocated bytes of an unlinked file to its readers; false if
+// detach hands allocated bytes of an unlinked file, and rest, to its readers; false if
 // there is none. The file must be unlinked before: who opened it is counted by
 // then, who comes later finds nothing.
-func (o *opens) detach(d oci.Digest, allocated int64) bool {
+func (o *opens) detach(d oci.Digest, allocated int64, rest *remnant) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	of := o.m[d]
@@ -168,6 +171,7 @@ func (o *opens) detach(d oci.Digest, allocated int64) bool {
 		return false
 	}
 	of.evicted += allocated
+	of.rest = rest
 	delete(o.m, d)
 	return true
 }

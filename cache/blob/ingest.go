@@ -26,6 +26,7 @@ type Ingest struct {
 	file  durable.File
 	room  *Reservation
 	len   atomic.Int64
+	ahead int64 // allocated up to here, where space is late
 	ended bool
 }
 
@@ -62,8 +63,13 @@ func (s *Store) create(d oci.Digest, r *Reservation, mode fs.FileMode) (*Ingest,
 		s.counters.writeFailures.Add(1)
 		return nil, diskError("create fill "+d.String(), err)
 	}
-	s.giveBack(d, s.takeKept(d)) // somebody has removed that file
-	return &Ingest{store: s, d: d, file: f, room: r}, nil
+	s.giveBack(d, s.takeKept(d), nil) // somebody has removed that file
+	in := &Ingest{store: s, d: d, file: f, room: r}
+	if err := in.allocate(r.room()); err != nil {
+		s.counters.writeFailures.Add(1)
+		return nil, errors.Join(diskError("create fill "+d.String(), err), in.Abort())
+	}
+	return in, nil
 }
 
 func (s *Store) createFill(d oci.Digest, mode fs.FileMode) (f durable.File, err error) {
@@ -78,10 +84,11 @@ func (s *Store) createFill(d oci.Digest, mode fs.FileMode) (f durable.File, err 
 // DropKept unlinks what lies in fills/ for d beyond the work of this process. A
 // file of d in blobs/ is none of it.
 func (s *Store) DropKept(d oci.Digest) error {
-	if err := s.unlink(place(fillsDir, d)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	rest, err := s.unlink(place(fillsDir, d))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return diskError("drop fill "+d.String(), err)
 	}
-	s.giveBack(d, s.takeKept(d))
+	s.giveBack(d, s.takeKept(d), rest)
 	return nil
 }
 
@@ -110,7 +117,7 @@ func (s *Store) Resume(d oci.Digest, r *Reservation) (*Ingest, int64, error) {
 		s.counters.writeFailures.Add(1)
 		return nil, 0, diskError("resume fill "+d.String(), err)
 	}
-	r.absorb(size, durable.Allocated(fi), s.takeKept(d))
+	r.absorb(size, s.allocated(fi), s.takeKept(d))
 	in := &Ingest{store: s, d: d, file: f, room: r}
 	in.len.Store(size)
 	return in, size, nil
@@ -131,9 +138,9 @@ func (s *Store) KeptPublic(d oci.Digest) bool {
 	return s.kept[d].public
 }
 
-// kept describes a file in fills/.
-func kept(fi fs.FileInfo) keptFile {
-	return keptFile{fi.Size(), durable.Allocated(fi), fi.Mode()&fs.ModeSticky != 0}
+// keptAs describes a file in fills/.
+func (s *Store) keptAs(fi fs.FileInfo) keptFile {
+	return keptFile{fi.Size(), s.allocated(fi), fi.Mode()&fs.ModeSticky != 0}
 }
 
 // takeKept forgets a kept file and gives the bytes that it was counted with.
@@ -153,6 +160,9 @@ func (in *Ingest) Write(p []byte) (n int, err error) {
 		if err := in.room.Grow(context.Background(), max(short, growStep)); err != nil {
 			return 0, fmt.Errorf("write fill %s: %w", in.d, err)
 		}
+		if err := in.allocate(in.room.room()); err != nil {
+			return 0, diskError("write fill "+in.d.String(), err)
+		}
 	}
 	n, err = in.file.Write(p)
 	in.room.wrote(int64(n))
@@ -167,9 +177,11 @@ func (in *Ingest) Write(p []byte) (n int, err error) {
 // for a resumed fill, of which only what is missing is to be reserved.
 func (in *Ingest) Reach(ctx context.Context, size int64) error {
 	if short := size - in.Len() - in.room.room(); short > 0 {
-		return in.room.Grow(ctx, short)
+		if err := in.room.Grow(ctx, short); err != nil {
+			return err
+		}
 	}
-	return nil
+	return diskError("allocate fill "+in.d.String(), in.allocate(in.room.room()))
 }
 
 // ReadAt reads what has been written, as io.ReaderAt.
@@ -186,7 +198,11 @@ func (in *Ingest) Commit() (allocated int64, err error) {
 	if in.ended {
 		return 0, fmt.Errorf("commit fill %s: %w", in.d, fs.ErrClosed)
 	}
-	fi, err := in.file.Stat()
+	err = in.trim()
+	var fi fs.FileInfo
+	if err == nil {
+		fi, err = in.file.Stat()
+	}
 	if err == nil && fi.Size() != in.Len() {
 		err = fmt.Errorf("the file has %d bytes, %d were written", fi.Size(), in.Len())
 	}
@@ -195,11 +211,12 @@ func (in *Ingest) Commit() (allocated int64, err error) {
 	}
 	in.ended = true
 	if err := in.file.Close(); err != nil { // where writes fail late, they fail here
-		in.unlink(durable.Allocated(fi))
+		in.unlink(in.store.allocated(fi))
 		return 0, diskError("commit fill "+in.d.String(), err)
 	}
-	in.room.end(durable.Allocated(fi))
-	return durable.Allocated(fi), nil
+	allocated = in.store.allocated(fi)
+	in.room.end(allocated)
+	return allocated, nil
 }
 
 // Keep ends a fill that is unfinished and leaves it in fills/ for Resume, now
@@ -208,12 +225,16 @@ func (in *Ingest) Keep() error {
 	if in.ended {
 		return nil
 	}
-	fi, err := in.file.Stat()
+	err := in.trim()
+	var fi fs.FileInfo
+	if err == nil {
+		fi, err = in.file.Stat()
+	}
 	if err != nil || fi.Size() == 0 {
 		return errors.Join(diskError("keep fill "+in.d.String(), err), in.Abort())
 	}
 	in.ended = true
-	k := kept(fi)
+	k := in.store.keptAs(fi)
 	in.store.mu.Lock()
 	in.store.kept[in.d] = k
 	in.store.mu.Unlock()
@@ -231,7 +252,7 @@ func (in *Ingest) Abort() error {
 	in.ended = true
 	allocated := need(in.Len())
 	if fi, err := in.file.Stat(); err == nil {
-		allocated = durable.Allocated(fi)
+		allocated = in.store.allocated(fi)
 	}
 	cerr := in.file.Close()
 	return errors.Join(cerr, in.unlink(allocated))
@@ -239,7 +260,7 @@ func (in *Ingest) Abort() error {
 
 func (in *Ingest) unlink(allocated int64) error {
 	s := in.store
-	err := s.fs.Remove(place(fillsDir, in.d))
+	rest, err := s.removeHolding(place(fillsDir, in.d))
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrNotExist): // it lies there still
 		s.mu.Lock()
@@ -247,10 +268,11 @@ func (in *Ingest) unlink(allocated int64) error {
 		s.mu.Unlock()
 		in.room.end(allocated)
 		return diskError("abort fill "+in.d.String(), err)
-	case s.opens.detach(in.d, allocated):
+	case s.opens.detach(in.d, allocated, rest):
 		in.room.end(allocated)
 		s.ledger.unlinked(allocated)
 	default:
+		rest.vacate()
 		in.room.end(0)
 	}
 	return nil

@@ -240,37 +240,39 @@ func (s *Store) Promote(d oci.Digest) error {
 // place, which may stay there. After an error, an ErrDisk, the file is there and
 // counted as before. No Ingest of d may be running.
 func (s *Store) Remove(d oci.Digest, allocated int64) error {
-	err := s.unlink(place(blobsDir, d))
+	rest, err := s.unlink(place(blobsDir, d))
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = s.unlink(place(fillsDir, d)); err == nil || errors.Is(err, fs.ErrNotExist) {
+		if rest, err = s.unlink(place(fillsDir, d)); err == nil || errors.Is(err, fs.ErrNotExist) {
 			allocated += s.takeKept(d)
 		}
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return diskError("remove "+d.String(), err)
 	}
-	s.giveBack(d, allocated)
+	s.giveBack(d, allocated, rest)
 	return nil
 }
 
 // unlink removes a file; what cannot be one of ours and does not go, a full
 // folder, or a file or link where the folder belongs, is as good as absent.
-func (s *Store) unlink(name string) error {
-	err := s.fs.Remove(name)
+func (s *Store) unlink(name string) (*remnant, error) {
+	rest, err := s.removeHolding(name)
 	if foreign(err) {
 		s.counters.foreign.Add(1)
-		return fmt.Errorf("%w: %s (%w)", ErrForeign, name, err)
+		return nil, fmt.Errorf("%w: %s (%w)", ErrForeign, name, err)
 	}
-	return err
+	return rest, err
 }
 
 // giveBack returns the space of an unlinked file, or leaves that to its readers.
-func (s *Store) giveBack(d oci.Digest, allocated int64) {
+func (s *Store) giveBack(d oci.Digest, allocated int64, rest *remnant) {
+	allocated = max(allocated, 0)
 	switch {
-	case allocated <= 0:
-	case s.opens.detach(d, allocated):
+	case allocated == 0 && rest == nil:
+	case s.opens.detach(d, allocated, rest):
 		s.ledger.unlinked(allocated)
 	default:
+		rest.vacate()
 		s.ledger.addUsed(-allocated, false)
 	}
 }

@@ -51,6 +51,7 @@ type Store struct {
 	opens  opens
 
 	clean, sameBoot, moved, readOnly bool
+	late                             bool // durable.SpaceIsLate
 	bootID                           string
 
 	mu       sync.Mutex              // guards what follows; taken before ledger.mu
@@ -119,6 +120,7 @@ func open(o Options, bootID string) (_ *Store, err error) {
 		opens:  opens{m: map[oci.Digest]*opened{}},
 		kept:   map[oci.Digest]keptFile{}, folders: map[string]int64{},
 		looked: map[string]bool{}, unsynced: map[string]bool{},
+		late: durable.SpaceIsLate(fsys),
 	}
 	s.ledger.used = o.Used
 	if err := s.begin(); err != nil {

@@ -47,7 +47,7 @@ func (s *Store) surveyTree(tree string) error {
 			return nil
 		}
 		return s.files(dir, func(d oci.Digest, fi fs.FileInfo) bool {
-			k := kept(fi)
+			k := s.keptAs(fi)
 			s.kept[d] = k
 			s.ledger.addUsed(k.allocated, false)
 			s.ledger.found(k.allocated)
@@ -144,7 +144,7 @@ func (s *Store) Blobs() iter.Seq2[Found, error] {
 		stop := errors.New("enough")
 		err := s.shards(blobsDir, func(alg, shard string) (err error) {
 			ferr := s.files(path.Join(blobsDir, alg, shard), func(d oci.Digest, fi fs.FileInfo) bool {
-				if !yield(found(d, fi), nil) {
+				if !yield(s.found(d, fi), nil) {
 					err = stop
 				}
 				return err == nil

@@ -68,7 +68,7 @@ func (s *Store) Demote(d oci.Digest) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.kept[d] = kept(fi)
+	s.kept[d] = s.keptAs(fi)
 	return nil
 }
 
@@ -78,21 +78,22 @@ func (s *Store) Lying(d oci.Digest) (Found, bool) {
 	if err != nil || !fi.Mode().IsRegular() {
 		return Found{}, false
 	}
-	return found(d, fi), true
+	return s.found(d, fi), true
 }
 
 // RemoveLying is Remove for a file in blobs/ that has no record; what lies in
 // fills/ stays.
 func (s *Store) RemoveLying(d oci.Digest, allocated int64) error {
-	if err := s.unlink(place(blobsDir, d)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	rest, err := s.unlink(place(blobsDir, d))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return diskError("remove "+d.String(), err)
 	}
-	s.giveBack(d, allocated)
+	s.giveBack(d, allocated, rest)
 	return nil
 }
 
-func found(d oci.Digest, fi fs.FileInfo) Found {
-	return Found{Digest: d, Size: fi.Size(), Allocated: durable.Allocated(fi), Public: fi.Mode()&fs.ModeSticky != 0, Made: fi.ModTime()}
+func (s *Store) found(d oci.Digest, fi fs.FileInfo) Found {
+	return Found{Digest: d, Size: fi.Size(), Allocated: s.allocated(fi), Public: fi.Mode()&fs.ModeSticky != 0, Made: fi.ModTime()}
 }
 
 // SyncLying puts a file in blobs/ on stable storage, which a copy of a
