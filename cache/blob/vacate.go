@@ -41,16 +41,27 @@ func (r *remnant) vacate() {
 	_ = r.file.Close()
 }
 
-// inodeShare is what the file system takes for a file beside its blocks, where
-// it makes inodes as it needs them.
-const inodeShare = 512
+const (
+	// inodeShare is what the file system takes for a file beside its blocks,
+	// where it makes inodes as it needs them.
+	inodeShare = 512
+	// treeShare is the block that tells where the others are. A file in few
+	// pieces, as one of up to treeFrom bytes mostly is, needs none; the block
+	// comes when it is written out, after its size was asked for.
+	treeShare = 4096
+	treeFrom  = 4 << 20
+)
 
-// allocated is what a file takes.
+// allocated is what a file takes, and will take when it is written out.
 func (s *Store) allocated(fi fs.FileInfo) int64 {
+	n := durable.Allocated(fi)
 	if s.late {
-		return durable.Allocated(fi) + inodeShare
+		n += inodeShare
 	}
-	return durable.Allocated(fi)
+	if fi.Size() > treeFrom {
+		n += treeShare
+	}
+	return n
 }
 
 // allocate takes the space of the next n bytes from the file system at once,

@@ -32,6 +32,7 @@ func TestCapStorm(t *testing.T) {
 		{name: "ext4, unknown lengths", kind: "ext4", chunked: true, cap: 32 * mib},
 		{name: "tmpfs, unknown lengths", kind: "tmpfs", chunked: true, cap: 32 * mib},
 		{name: "ext4, no checkpoint", kind: "ext4", young: true, cap: 32 * mib},
+		{name: "xfs, no checkpoint", kind: "xfs", young: true, cap: 32 * mib},
 		{name: "ext4, large ones", kind: "ext4", cap: 128 * mib, size: 8 * mib},
 		{name: "xfs, unknown lengths", kind: "xfs", chunked: true, cap: 32 * mib},
 		// XFS would promise each of these twice what it takes.
