@@ -72,6 +72,7 @@ type Cache struct {
 
 	flights  flight.Group[oci.Digest, *fill]
 	shared   singleflight.Group // manifests, resolves, proofs, documents
+	proving  singleflight.Group // files without a record
 	negative *lru.Cache[question, refused]
 	docs     *lru.Cache[string, *Document]
 	grants   *lru.Cache[oci.Digest, holders]

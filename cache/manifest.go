@@ -88,20 +88,23 @@ func (c *Cache) fetchManifest(ctx context.Context, repo *Repository, ref string)
 	if m.Unkept {
 		return m, nil
 	}
-	if m.Private {
-		c.grant(repo.Repository, m.Digest)
-	}
 	c.unhurried(func() { c.keepManifest(repo, m) })
 	return m, nil
 }
 
 // keepManifest stores a manifest that was fetched, unless it is here or on its
-// way here.
+// way here. While it is claimed its grant waits for its record.
 func (c *Cache) keepManifest(repo *Repository, m *Manifest) {
-	if !c.claim(m.Digest) {
+	claimed := c.claim(m.Digest)
+	if claimed {
+		defer c.release(m.Digest)
+	}
+	if m.Private {
+		c.grant(repo.Repository, m.Digest)
+	}
+	if !claimed {
 		return
 	}
-	defer c.release(m.Digest)
 	rec, here := c.findStored(m.Digest)
 	switch {
 	case here && rec.Class == index.ClassManifest && (rec.Public || m.Private):

@@ -138,11 +138,19 @@ func (c *Cache) waiting() int {
 	return len(c.pending)
 }
 
-// proveLying reads a file in blobs/ and makes it a blob if it is what its name
-// says; what is not goes.
+// proveLying proves a file in blobs/, or waits for whoever is at it.
 func (c *Cache) proveLying(d oci.Digest) {
+	_, _, _ = c.proving.Do(d.String(), func() (any, error) { // it gives nothing
+		c.proveFile(d)
+		return nil, nil
+	})
+}
+
+// proveFile reads a file in blobs/ and makes it a blob if it is what its name
+// says; what is not goes.
+func (c *Cache) proveFile(d oci.Digest) {
 	if !c.claim(d) {
-		return // somebody is at it
+		return // it is being fetched
 	}
 	defer c.release(d)
 	defer func() {
@@ -225,8 +233,14 @@ func (c *Cache) doubtful(d oci.Digest, most int64) bool {
 }
 
 // proveByFill proves a file by a flight that asks nobody upstream, and waits for
-// its end.
+// its end. A flight that came to nothing may have met a request that proves the
+// file in place: that has to end, too, while there are labels.
 func (c *Cache) proveByFill(d oci.Digest) {
+	defer func() {
+		if _, known := c.findStored(d); !known {
+			c.proveLying(d)
+		}
+	}()
 	f, ok := c.flights.Join(d, func() (*fill, bool) {
 		if _, here := c.find(d); here || !c.begin() {
 			return nil, false
