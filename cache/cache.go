@@ -192,6 +192,7 @@ func (c *Cache) openDisk() error {
 		c.noDisk(err)
 		return nil
 	}
+	c.o.index.Grew = func(int64) { c.countIndex() } // after each transaction
 	x, lost, err := openIndex(store, c.o)
 	if err != nil {
 		cerr := store.Close()
@@ -217,7 +218,7 @@ func (c *Cache) openDisk() error {
 		c.log.Error("the index is damaged and is built anew: blobs are hashed again", zap.Error(lost))
 	}
 	if store.Unproven() {
-		c.takeUp(lost != nil, true)
+		c.takeUp(c.o.asideBytes() > 0, true)
 	}
 	return nil
 }
@@ -238,6 +239,7 @@ func (c *Cache) Close() error {
 	c.closing = true
 	c.mu.Unlock()
 	c.cancel()
+	c.dropSalvage(nil)
 	c.work.Wait()
 	close(c.stop)
 	c.loops.Wait()

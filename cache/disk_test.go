@@ -56,6 +56,29 @@ func (r *rig) taken() (used, disk int64) {
 	return r.store.Usage().Used - (r.idx.Load().Footprint() - r.idx.Load().FileSize()), disk
 }
 
+// TestIndexGrowthIsCounted: whatever makes the index grow.
+func TestIndexGrowthIsCounted(t *testing.T) {
+	t.Parallel()
+	c := open(t, Options{index: index.Options{NoSync: true}})
+	c.syncing.Lock() // no checkpoints
+	defer c.syncing.Unlock()
+	x := c.idx.Load()
+	others, before := c.store.Usage().Used-x.Footprint(), x.Footprint()
+	var b index.Batch
+	for i := range 3000 {
+		b.Put = append(b.Put, index.Record{Digest: oci.FromBytes(fmt.Append(nil, i)), Size: 1, Class: index.ClassSmall})
+	}
+	if err := x.Apply(b); err != nil {
+		t.Fatal(err)
+	}
+	if x.Footprint() == before {
+		t.Fatal("it did not grow")
+	}
+	if n := c.store.Usage().Used - x.Footprint(); n != others {
+		t.Errorf("it grew by %d bytes, the account by %d", x.Footprint()-before, n-others+x.Footprint()-before)
+	}
+}
+
 // path is where a blob lies.
 func (r *rig) path(tree string, d oci.Digest) string {
 	return filepath.Join(r.o.Dir, tree, d.Algorithm(), d.Hex()[:2], d.Hex())

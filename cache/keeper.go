@@ -85,10 +85,9 @@ func (c *Cache) checkpoint() (ok bool) {
 	return true
 }
 
-// apply writes a batch and accounts for what the index grew by. syncing is held.
+// apply writes a batch. syncing is held.
 func (c *Cache) apply(b index.Batch) bool {
 	err := c.idx.Load().Apply(b)
-	c.countIndex()
 	if err != nil {
 		c.indexFailed(err)
 	}

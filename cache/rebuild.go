@@ -28,8 +28,6 @@ const (
 	// to proveAgain.
 	proveSoon  = 50 * time.Millisecond
 	proveAgain = time.Minute
-	// salvageAt is how many tags of a broken index go into one transaction.
-	salvageAt = 1000
 )
 
 // rebuild is the building of a new index from the files in blobs/, after the
@@ -39,10 +37,11 @@ type rebuild struct {
 	on       atomic.Bool // blobs/ may hold files without a record
 	counting atomic.Bool // and nobody knows yet how much lies there
 	// old is what can be read of the index before: labels for bytes that are
-	// proven by their digest. nil: nothing.
+	// proven by their digest, and tags. nil: nothing.
 	old atomic.Pointer[index.Salvage]
 
 	running bool          // guarded by Cache.mu
+	taking  chan struct{} // not nil: old's tags are not taken over yet; guarded by Cache.mu
 	again   chan struct{} // capacity 1: an index broke meanwhile
 
 	earlyMu sync.Mutex
@@ -205,48 +204,89 @@ func (c *Cache) takeUp(lost, count bool) {
 	}
 }
 
-// salvage opens what is left of the old index and takes the tags over: they are
-// nowhere else. syncing is held, or nobody else is there yet.
+// salvage opens what is left of the old index. Whoever asks for a tag from now
+// on waits until its tags are taken over.
 func (c *Cache) salvage() {
 	old, err := index.OpenSalvage(c.o.indexPath() + brokenSuffix)
 	if err != nil {
 		c.log.Warn("nothing can be read of the old index: tags will be asked for again", zap.Error(err))
 		return
 	}
-	if before := c.rebuild.old.Swap(old); before != nil {
-		_ = before.Close() // it was for reading only
+	c.dropSalvage(old)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.rebuild.taking == nil {
+		c.rebuild.taking = make(chan struct{})
 	}
-	var b index.Batch
-	checked := map[oci.Reference]time.Time{} // of each tag, the latest word
-	for t := range old.Tags() {
-		if before, ok := checked[t.Reference]; ok && !before.Before(t.Checked) {
-			continue
-		}
-		checked[t.Reference] = t.Checked
-		b.PutTags = append(b.PutTags, t)
-		if len(b.PutTags) == salvageAt {
-			c.apply(b)
-			b = index.Batch{}
-		}
-	}
-	if len(b.PutTags) > 0 {
-		c.apply(b)
-	}
-	c.log.Info("tags were read from the old index", zap.Int("tags", len(checked)))
 }
 
-// takeUpAll counts the files without a record, if they are to be counted, and
-// proves one after the other. What fails is tried again until it works: as long
+// dropSalvage closes the old index, if there is one, and puts another in its
+// place, or nil. Whoever reads it finds nothing more.
+func (c *Cache) dropSalvage(now *index.Salvage) {
+	if before := c.rebuild.old.Swap(now); before != nil {
+		_ = before.Close() // it was for reading only
+	}
+}
+
+// takeTags takes the tags of the old index over, if there are any to be taken:
+// they are nowhere else. Where pages are lost that means to read the whole file.
+// syncing is held, so that no later word on a tag is overwritten.
+func (c *Cache) takeTags() bool {
+	c.syncing.Lock()
+	defer c.syncing.Unlock()
+	c.mu.Lock()
+	taking := c.rebuild.taking
+	c.mu.Unlock()
+	if taking == nil {
+		return true
+	}
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.rebuild.taking = nil
+		close(taking)
+	}()
+	old := c.rebuild.old.Load()
+	if old == nil {
+		return false // the cache closes
+	}
+	n, err := c.idx.Load().TakeTags(old)
+	if err != nil {
+		c.indexFailed(err)
+		return false
+	}
+	c.log.Info("tags were read from the old index", zap.Int("tags", n))
+	return true
+}
+
+// tagsTaken waits while tags of an old index are taken over, and tells whether
+// it did: as long as it takes to read a file, and only where a tag is not known.
+func (c *Cache) tagsTaken() bool {
+	c.mu.Lock()
+	taking := c.rebuild.taking
+	c.mu.Unlock()
+	if taking == nil {
+		return false
+	}
+	select {
+	case <-taking:
+	case <-c.ctx.Done():
+	}
+	return true
+}
+
+// takeUpAll takes tags over, counts the files without a record, if they are to
+// be counted, and proves one after the other. What fails is tried again until it works: as long
 // as nobody knows what lies there, nothing is kept.
 func (c *Cache) takeUpAll(count bool) {
 	defer c.work.Done()
 	wait := proveSoon
-	for !c.calm("counting files", func() bool { return c.countLying(count) }) {
+	for !(c.calm("taking tags over", c.takeTags) && c.calm("counting files", func() bool { return c.countLying(count) })) {
 		if !c.pause(&wait) {
 			return
 		}
 	}
-	for !(c.calm("proving files", c.proveAll) && c.checkpoint() && c.allProven()) {
+	for !(c.calm("taking tags over", c.takeTags) && c.calm("proving files", c.proveAll) && c.checkpoint() && c.allProven()) {
 		if !c.pause(&wait) {
 			return
 		}
@@ -268,9 +308,7 @@ func (c *Cache) allProven() bool {
 		return false
 	}
 	c.rebuild.on.Store(false)
-	if old := c.rebuild.old.Swap(nil); old != nil {
-		_ = old.Close() // it was for reading only
-	}
+	c.dropSalvage(nil)
 	if err := c.store.AllProven(); err != nil {
 		c.diskFailed("noting that all blobs are recorded", err)
 	}

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"os"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -12,6 +13,74 @@ import (
 	"cistern/internal/durable/durabletest"
 	"cistern/internal/oci"
 )
+
+// TestTagsAreTakenBesideServing: nobody waits for the tags of a broken index but
+// who asks for a tag.
+func TestTagsAreTakenBesideServing(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	c, manifest, blobs := stocked(t, o)
+	c.close()
+	spoil(t, c.o.indexPath(), true)
+	gate, blocked := make(chan struct{}), make(chan struct{})
+	var applies atomic.Int64
+	next := Options{Dir: c.o.Dir}
+	next.index.Hook = func(op string, call func() error) error {
+		if op == "apply" && applies.Add(1) == 1 { // the tags
+			close(blocked)
+			<-gate
+		}
+		return call()
+	}
+	n := open(t, next)
+	<-blocked
+	o.refuse = func(context.Context, string, string) error { return oci.ErrUnavailable }
+	for _, d := range blobs {
+		n.want(o.repo("a"), d, OutcomeHit)
+	}
+	asked := make(chan bool, 1)
+	go func() {
+		tag, ok := n.tag(oci.Reference{Repository: o.repo("a").Repository, Tag: "v1"})
+		asked <- ok && tag.Target.Digest == manifest
+	}()
+	for start := time.Now(); len(asked) == 0 && time.Since(start) < 100*time.Millisecond; { // more than a look-up takes
+		runtime.Gosched()
+	}
+	close(gate)
+	if !<-asked {
+		t.Error("the tag was lost")
+	}
+	n.idle()
+	n.rebuilt()
+	n.account()
+}
+
+// TestSalvageGoesOn: a process that ended while it rebuilt leaves the labels and
+// tags of the old index to the next.
+func TestSalvageGoesOn(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	o.private = true
+	c, manifest, blobs := stocked(t, o)
+	if err := c.store.MarkUnproven(); err != nil {
+		t.Fatal(err)
+	}
+	c.close()
+	if err := os.Rename(c.o.indexPath(), c.o.indexPath()+brokenSuffix); err != nil {
+		t.Fatal(err)
+	}
+	o.refuse = func(context.Context, string, string) error { return oci.ErrUnavailable }
+	next := open(t, Options{Dir: c.o.Dir})
+	if m, err := next.tagged(o, "v1", 1<<40); err != nil || m.Digest != manifest || m.Outcome != OutcomeHit {
+		t.Errorf("the tag: %+v, %v", m, err)
+	}
+	for _, d := range blobs {
+		next.want(o.repo("a"), d, OutcomeHit)
+	}
+	next.idle()
+	next.rebuilt()
+	next.account()
+}
 
 // TestProofUnderWay: the labels of the old index are not given up while a request
 // proves a file that it has begun with before all was counted.

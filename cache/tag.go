@@ -25,6 +25,9 @@ func (c *Cache) tag(ref oci.Reference) (index.Tag, bool) {
 		return t, ok
 	}
 	t, ok, err := c.idx.Load().Tag(ref)
+	if !ok && err == nil && c.tagsTaken() {
+		t, ok, err = c.idx.Load().Tag(ref)
+	}
 	if err != nil {
 		c.indexFailed(err)
 		return index.Tag{}, false
