@@ -96,8 +96,8 @@ const mostHolders = 64
 func (c *Cache) rememberGrant(repo oci.Repository, d oci.Digest) {
 	known, _ := c.grants.Get(d)
 	if !slices.Contains(known, repo) {
-		known = append(slices.Clone(known[max(0, len(known)-mostHolders+1):]), repo)
-		c.grants.Add(d, known)
+		known = append(slices.Clone(known[max(0, len(known)-mostHolders+1):]), repo.Clone())
+		c.grants.Add(d.Clone(), known)
 	}
 }
 

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,13 +32,15 @@ type hotEntry struct {
 	touched atomic.Int64 // unix seconds of the last use that was noted
 }
 
-// cost is what an entry takes: its bytes and about what its bookkeeping takes.
-func (e *hotEntry) cost() int64 { return int64(len(e.data)) + 512 }
+// cost is what an entry takes: its bytes, which the allocator rounds up by up to
+// an eighth, and its bookkeeping: 176 bytes for itself, 80 for the list, 80 for
+// the digest, some 64 for the map.
+func (e *hotEntry) cost() int64 { return int64(len(e.data)+len(e.data)/8) + 400 }
 
 func newHotSet(limit int64) *hotSet {
 	h := &hotSet{limit: limit}
 	// The count never limits: bytes do. The callback keeps their sum.
-	h.lru, _ = simplelru.NewLRU(int(limit/512)+1, func(_ oci.Digest, e *hotEntry) { h.bytes -= e.cost() })
+	h.lru, _ = simplelru.NewLRU(int(limit/400)+1, func(_ oci.Digest, e *hotEntry) { h.bytes -= e.cost() })
 	return h
 }
 
@@ -48,6 +51,10 @@ func (h *hotSet) get(d oci.Digest) (*hotEntry, bool) {
 }
 
 func (h *hotSet) add(rec index.Record, data []byte) {
+	rec.Digest = rec.Digest.Clone()
+	if cap(data)-len(data) > len(data)/8 { // it was read without knowing how long it is
+		data = bytes.Clone(data)
+	}
 	e := &hotEntry{data: data, rec: rec}
 	e.touched.Store(time.Now().Unix())
 	h.mu.Lock()

@@ -15,11 +15,15 @@ const (
 	// checkpointAt is how many new blobs do not wait for the second to end. Each
 	// checkpoint syncs the folders of its blobs, all 256 of them if it is large.
 	checkpointAt = 4096
-	// touchesAt is how many uses go into one transaction.
-	touchesAt = 1000
-	// touchesKept bounds the uses that wait for a transaction: a few megabytes.
-	// Beyond it the order of use is a little wrong.
-	touchesKept = 1 << 16
+	// touchesAt is how many uses go into one transaction: in a large index each
+	// changes two pages that no other shares, and takes some 40 KiB of memory for
+	// it until the commit. A checkpoint makes touchRounds of them at most, and but
+	// one where the disk is slow.
+	touchesAt   = 125
+	touchRounds = 8
+	// touchesKept bounds the uses that wait for a checkpoint: some 150 bytes
+	// each. Beyond it the order of use is a little wrong.
+	touchesKept = 1 << 13
 	// touchAge is how old a recorded use must be to be worth replacing, at the
 	// least; where blobs live long, much older ones still give the right order.
 	touchAge = 10 * time.Second
@@ -64,6 +68,7 @@ func (c *Cache) checkpoint() (ok bool) {
 	}()
 	c.syncing.Lock()
 	defer c.syncing.Unlock()
+	began := time.Now()
 	if !c.renewIndex() {
 		return false
 	}
@@ -82,7 +87,26 @@ func (c *Cache) checkpoint() (ok bool) {
 		c.promote(synced[rec.Digest])
 	}
 	c.stats.checkpoints.Add(1)
+	for n := 1; n < touchRounds && time.Since(began) < checkpointEvery/4; n++ {
+		if !c.applyTouches() {
+			break
+		}
+	}
 	return true
+}
+
+// applyTouches writes uses that no transaction has taken yet; false if there
+// are none, or none can be written. syncing is held.
+func (c *Cache) applyTouches() bool {
+	c.mu.Lock()
+	b := index.Batch{TouchAge: c.touchAge()}
+	c.takeTouches(&b)
+	c.mu.Unlock()
+	return len(b.Touch) > 0 && c.apply(b)
+}
+
+func (c *Cache) touchAge() time.Duration {
+	return max(touchAge, time.Duration(c.stats.evictedAge.Load())/32)
 }
 
 // apply writes a batch. syncing is held.
@@ -239,7 +263,7 @@ func (c *Cache) batch(left []oci.Digest, synced map[oci.Digest]fresh) index.Batc
 	recorded := c.recordedGrants()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	b := index.Batch{TouchAge: max(touchAge, time.Duration(c.stats.evictedAge.Load())/32), Delete: left}
+	b := index.Batch{TouchAge: c.touchAge(), Delete: left}
 	for d, p := range synced {
 		if c.pending[d].turn != p.turn {
 			continue // evicted meanwhile

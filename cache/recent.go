@@ -134,7 +134,9 @@ func (c *Cache) touch(d oci.Digest, now time.Time) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.touched) < touchesKept {
-		c.touched[d] = now
+	if _, ok := c.touched[d]; ok {
+		c.touched[d] = now // the key that is there stays
+	} else if len(c.touched) < touchesKept {
+		c.touched[d.Clone()] = now
 	}
 }

@@ -35,7 +35,7 @@ func (c *Cache) tag(ref oci.Reference) (index.Tag, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if ok && words == c.words { // else it may be what the index said before
-		c.tags.Add(ref, t)
+		c.tags.Add(ref.Clone(), t)
 	}
 	return t, ok
 }
@@ -43,6 +43,7 @@ func (c *Cache) tag(ref oci.Reference) (index.Tag, bool) {
 // setTag notes upstream's word on a tag; a checkpoint will record it.
 func (c *Cache) setTag(ref oci.Reference, target oci.Descriptor, private bool) index.Tag {
 	now := time.Now()
+	ref = ref.Clone()
 	t := index.Tag{Reference: ref, Target: target, Checked: now, Changed: now, Public: !private}
 	if old, ok := c.tag(ref); ok && old.Target.Digest == target.Digest {
 		t.Changed = old.Changed

@@ -8,14 +8,15 @@ import (
 )
 
 const (
-	// heapRoom is how many bytes of garbage may gather at least, at most as
-	// many again as are in use: a storm of small fills makes 90 KiB each, and
-	// with a few megabytes in use Go's own rule collects every sixty of them,
-	// for a fifth of the processor. A heap above heapRoom is left to that rule,
-	// so that a large one grows no larger.
+	// heapRoom is how many bytes of garbage may gather: as many again as are in
+	// use is Go's own rule, and with a few megabytes in use it collects every
+	// sixty of a storm of small fills, which make 90 KiB each, for a fifth of the
+	// processor. With the hot objects in memory it would let gather more than the
+	// heap should grow by, and they cost next to nothing to mark: they are bytes.
 	heapRoom = 16 << 20
-	// The bounds of Go's GOGC: its own rule, and twice the garbage.
-	leastPercent, mostPercent = 100, 200
+	// The bounds of Go's GOGC: half and twice its own rule, 100.
+	leastPercent, mostPercent = 50, 200
+	goPercent                 = 100
 )
 
 // heapPace adapts GOGC to the heap, after each collection.
@@ -31,11 +32,11 @@ func paceHeap(getenv func(string) string) (stop func()) {
 		return func() {}
 	}
 	p := &heapPace{}
-	p.percent.Store(leastPercent)
+	p.percent.Store(goPercent)
 	p.adapt()
 	return func() {
 		p.stopped.Store(true)
-		debug.SetGCPercent(leastPercent)
+		debug.SetGCPercent(goPercent)
 	}
 }
 

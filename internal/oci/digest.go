@@ -52,6 +52,10 @@ func FromSum(sum []byte) (Digest, bool) {
 // String gives the digest as text, "" for the zero Digest.
 func (d Digest) String() string { return d.s }
 
+// Clone gives d with its own memory: what was parsed out of a URL keeps the whole
+// request line alive, for as long as anybody keeps it.
+func (d Digest) Clone() Digest { return Digest{strings.Clone(d.s)} }
+
 // IsZero tells whether d is the zero Digest, which names nothing.
 func (d Digest) IsZero() bool { return d.s == "" }
 

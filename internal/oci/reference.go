@@ -11,11 +11,23 @@ type Repository struct {
 // String joins upstream and name: "docker.io/library/nginx".
 func (r Repository) String() string { return r.Upstream + "/" + r.Name }
 
+// Clone gives r with its own memory, as Digest.Clone does; an upstream's name is
+// the configuration's.
+func (r Repository) Clone() Repository {
+	r.Name = strings.Clone(r.Name)
+	return r
+}
+
 // Reference names a manifest: by tag or by digest, never by both.
 type Reference struct {
 	Repository
 	Tag    string
 	Digest Digest
+}
+
+// Clone gives r with its own memory, as Digest.Clone does.
+func (r Reference) Clone() Reference {
+	return Reference{r.Repository.Clone(), strings.Clone(r.Tag), r.Digest.Clone()}
 }
 
 // Ref is the tag or the digest as text, as it stands in a URL.
