@@ -268,6 +268,11 @@ func (c *Cache) batch(left []oci.Digest, synced map[oci.Digest]fresh) index.Batc
 		if c.pending[d].turn != p.turn {
 			continue // evicted meanwhile
 		}
+		if g, ok := c.gone[d]; ok { // an earlier one, evicted since syncGone: its record goes before this one comes
+			b.Delete = append(b.Delete, d)
+			c.leaving[d] = g
+			delete(c.gone, d)
+		}
 		rec := p.Record
 		if at, ok := c.touched[d]; ok {
 			rec.LastUsed = at

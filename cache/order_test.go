@@ -166,6 +166,52 @@ func TestSyncOfRemovalFails(t *testing.T) {
 	}
 }
 
+// TestEvictedAndBackWithinACheckpoint: a blob that goes after a checkpoint has taken what is gone, and is back before it takes
+// what is new, is there and not gone; who could have it before may not.
+func TestEvictedAndBackWithinACheckpoint(t *testing.T) {
+	t.Parallel()
+	during := func() {}
+	w, o := watch(t, noise(2*mib, 68), func(op durabletest.Op) *durabletest.Fault {
+		if op.Kind == "syncdir" && strings.HasPrefix(op.Name, "blobs/sha256/") {
+			during() // what is gone is being synced
+		}
+		return nil
+	})
+	o.private = true
+	w.fetch(o)
+	other := o.put(noise(2*mib, 69))
+	w.want(o.repo("a"), other, OutcomeMiss)
+	w.idle()
+	w.checkpoint()
+	drop := func(d oci.Digest) {
+		rec, _ := w.findStored(d)
+		w.drop(rec)
+	}
+	w.syncing.Lock() // no checkpoint but ours
+	during = func() {
+		during = func() {}
+		drop(w.d)
+		w.want(o.repo("b"), w.d, OutcomeMiss)
+		w.idle()
+	}
+	drop(other)
+	w.syncing.Unlock()
+	w.checkpoint()
+	for range 2 {
+		w.want(o.repo("b"), w.d, OutcomeHit)
+		if _, known, err := w.idx.Load().Get(w.d); !known || err != nil {
+			t.Errorf("its file lies there without a record, %v", err)
+		}
+		if w.granted(o.repo("a").Repository, w.d) {
+			t.Error("a grant of its past is there")
+		}
+		w.checkpoint()
+	}
+	if n, _ := w.idx.Load().Totals().Sum(); n != 1 {
+		t.Errorf("%d records", n)
+	}
+}
+
 // TestBusyIsNotEvicted: what somebody reads is passed over, however long ago it was used.
 func TestBusyIsNotEvicted(t *testing.T) {
 	t.Parallel()

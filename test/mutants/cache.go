@@ -29,6 +29,8 @@ func ofCheckpoints() []mutant {
 			"if !ok || now.turn != p.turn {", "if !ok && now.turn == p.turn {", cache, "TestEvictedInACheckpoint"},
 		{"a record that was written for an evicted blob stays", "cache/keeper.go",
 			"} else if g, ok := c.gone[d]; ok { // evicted meanwhile", "} else if g, ok := c.gone[d]; ok && g.recorded {", cache, "TestEvictedInACheckpoint"},
+		{"a blob that was evicted and is back is gone", "cache/keeper.go",
+			"if g, ok := c.gone[d]; ok { // an earlier one", "if g, ok := c.gone[d]; ok && g.allocated < 0 { // an earlier one", cache, "TestEvictedAndBackWithinACheckpoint"},
 		{"what is read is evicted", "cache/evict.go", "return gone || waits && !p.recorded || c.busy(d)", "return gone || waits && !p.recorded", cache, "TestEvict|TestBusy"},
 		{"what no checkpoint has seen is not evicted", "cache/evict.go",
 			"victims = c.freshVictims(want)", "_ = c.freshVictims", cache, "TestFsyncStalls"},
