@@ -22,7 +22,7 @@ func ofCheckpoints() []mutant {
 			"return slices.DeleteFunc(left, func(d oci.Digest) bool { return failed[d] != nil })", "return slices.DeleteFunc(left, oci.Digest.IsZero)", cache, "TestOrderOfACheckpoint|TestSyncOfRemovalFails"},
 		{"a record goes before its file", "cache/lookup.go",
 			"\tif err := c.store.Remove(rec.Digest, rec.Allocated); err != nil {", "\tc.forget(rec)\n\tif err := c.store.Remove(rec.Digest, rec.Allocated); err != nil {", cache, "TestEvictionThatCannotUnlink"},
-		{"what a full disk did not record is forgotten", "cache/keeper.go", "\t\tc.putBack(b)", "\t\t_ = b", cache, "TestFullIndex|TestCheckpointIsPutBack"},
+		{"what a full disk did not record is forgotten", "cache/keeper.go", "\t\tc.putBack()", "\t\t_ = c.putBack", cache, "TestFullIndex|TestCheckpointIsPutBack"},
 		{"a record outranks what happened since", "cache/recent.go",
 			"return rec, false, gone", "return rec, false, false", cache, "TestEvictedAndBack"},
 		{"a half fetched file is put in a blob's place", "cache/keeper.go",
@@ -43,8 +43,8 @@ func ofCheckpoints() []mutant {
 func ofBytes() []mutant {
 	const cache = "cache"
 	return []mutant{
-		{"a file in fills/ of a record's size is that blob", "cache/cache.go",
-			"\t\t\tc.doubted[d] = rec\n", "\t\t\tif err := c.store.Promote(d); err == nil {\n\t\t\t\tcontinue\n\t\t\t}\n", cache, "TestStaleRecord"},
+		{"a file in fills/ of a record's size is that blob", "cache/settle.go",
+			"\tcase doubted:\n", "\tcase doubted && c.store.Promote(d) == nil:\n\tcase doubted:\n", cache, "TestStaleRecord"},
 		{"a labelled leftover is not hashed", "cache/keep.go",
 			"case !f.here || f.digest.Matches(left.hash):", "case f.ctx != nil:", cache, "TestStaleRecord"},
 		{"a whole leftover is not hashed", "cache/fill.go",
