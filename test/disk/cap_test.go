@@ -65,9 +65,9 @@ func TestLargerThanTheCap(t *testing.T) {
 		t.Run(fmt.Sprintf("chunked=%v", chunked), func(t *testing.T) {
 			t.Parallel()
 			r := start(t, settings{cap: 16 * mib})
-			r.chunked.Store(chunked)
 			kept := []*blob{r.blob(2 * mib), r.blob(300_000)}
 			r.recorded(kept...)
+			r.chunked.Store(chunked)
 			huge := r.blob(20 * mib)
 			one, two := r.reading(huge), r.reading(huge)
 			for _, done := range []<-chan answer{one, two} {
