@@ -21,7 +21,10 @@ const maxMends = 3
 // brings it anew, from where it stands. What it was sent before was right when
 // it was stored; what comes is held back at its end until the digest matched.
 func (r *Reader) mend(cause error) error {
-	if r.fill != nil || r.repo == nil || r.mends == maxMends {
+	if r.fill != nil {
+		return r.leave(cause)
+	}
+	if r.repo == nil || r.mends == maxMends {
 		return cause
 	}
 	r.mends++
@@ -52,6 +55,23 @@ func (r *Reader) mend(cause error) error {
 		}
 	}
 	return cause
+}
+
+// leave goes round a growing file that cannot be read, from where the reader
+// stands: what it was sent before is read again, to prove the rest with it.
+func (r *Reader) leave(cause error) error {
+	if r.spoiled() {
+		return cause
+	}
+	r.c.diskFailed("reading a fill", cause)
+	if r.old == nil {
+		r.old = r.file
+	} else {
+		r.file.Close()
+	}
+	r.file = nil
+	_, err := r.goRound()
+	return err
 }
 
 // spoiled tells whether bytes that were sent may not be what they were when they
@@ -93,7 +113,7 @@ func (r *Reader) goOn() (bool, error) {
 // prefixHash is the hash of what was sent, read again from the file that broke;
 // nil if it does not give it any more.
 func (r *Reader) prefixHash() hash.Hash {
-	h := r.rec.Digest.Hash()
+	h := r.fill.digest.Hash()
 	if n, err := io.Copy(h, io.NewSectionReader(r.old, 0, r.off)); err != nil || n != r.off {
 		return nil
 	}

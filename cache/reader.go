@@ -41,7 +41,7 @@ type Reader struct {
 
 	rec   index.Record // of a hit
 	repo  *Repository  // on whose word it goes on, if its file breaks
-	old   *blob.File   // the one that broke, whose beginning was sent
+	old   *blob.File   // the first one that broke, whose beginning was sent
 	mends int
 
 	fill     *fill          // nil: the file is whole
