@@ -182,7 +182,9 @@ func (s *Store) syncParents() error {
 	s.unsynced = map[string]bool{}
 	s.mu.Unlock()
 	var err error
-	for dir := range dirs {
+	// From above: a file that was renamed into a folder whose own name is not
+	// durable yet could be lost with it.
+	for _, dir := range slices.Sorted(maps.Keys(dirs)) {
 		derr := s.syncFolder(dir)
 		if derr != nil {
 			s.mu.Lock()

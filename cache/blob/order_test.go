@@ -100,6 +100,20 @@ func TestSyncNamesTheFailed(t *testing.T) {
 	}
 }
 
+// Folders are synced from above: what was renamed into a new one is lost with it, if its own name is not durable when its
+// content is.
+func TestFoldersAreSyncedFromAbove(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		s, f := openFaulty(t)
+		put(t, s, digest(1), []byte("x"))
+		lasting(t, s, digest(1))
+		if got, want := steps(f, func() { s.Sync(nil) }), "syncdir .\nsyncdir blobs\nsyncdir blobs/sha256"; got != want {
+			t.Fatalf("the order is\n%s\nwant\n%s", got, want)
+		}
+	}
+}
+
 // A folder whose sync failed names nothing durably: what comes into it later does not pass before it did.
 func TestFailedFolderIsSyncedAgain(t *testing.T) {
 	t.Parallel()

@@ -82,22 +82,26 @@ func TestAimed(t *testing.T) {
 
 // TestPowerCut is FAULTS row 41: what the file system has not been made to write is lost at random moments under load.
 // What was delivered two checkpoints earlier is there with upstream cut off, the rest is fetched again, nothing that was
-// lost is served as zeros, and the cap holds.
+// lost is served as zeros, and the cap holds. make faults does it on btrfs too.
 func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	n := int(number(t, "CISTERN_CRASH_CUTS", 100))
-	part := n / 6
+	part := n / 5
 	mixed := slices.Concat(times(part, cut), times(1+part/10, killed), times(1+part/10, ended), times(1+part/10, endedAndCut))
 	xfs := lab.VolumeOptions{Kind: "xfs", Size: 768 * mib}
 	btrfs := lab.VolumeOptions{Kind: "btrfs", Size: 768 * mib}
-	series(t, []plan{
-		{name: "cut-ext4-commit-1", volume: ext4("commit=1"), ends: times(n-5*part, cut), limit: large, history: 128 * mib},
+	plans := []plan{
+		{name: "cut-ext4-commit-1", volume: ext4("commit=1"), ends: times(n-4*part, cut), limit: large, history: 128 * mib},
 		{name: "cut-ext4-commit-5", volume: ext4("commit=5"), ends: mixed, limit: large, history: 128 * mib, failing: true},
 		{name: "cut-ext4-commit-1000", volume: ext4("commit=1000"), ends: times(part, cut), limit: large, history: 128 * mib},
 		{name: "cut-evicting", volume: ext4("commit=1000"), ends: times(part, cut), limit: 48 * mib, history: 120 * mib, evicts: true},
 		{name: "cut-xfs", volume: xfs, ends: mixed, limit: large, history: 128 * mib},
-		{name: "cut-btrfs", volume: btrfs, ends: times(part, cut), limit: large, history: 128 * mib},
-	})
+	}
+	// Its syncs go through two file systems: in a few rounds next to nothing comes on record.
+	if n >= 300 {
+		plans = append(plans, plan{name: "cut-btrfs", volume: btrfs, ends: times(n/6, cut), limit: large, history: 128 * mib})
+	}
+	series(t, plans)
 }
 
 // series runs plans beside each other and holds each of them against what makes a run worth anything.

@@ -46,6 +46,8 @@ func ofFiles() []mutant {
 			"\t\ts.unsynced[dir] = true", "\t\t_ = dir", blob, "TestHistories"},
 		{"a folder whose sync failed is forgotten", "cache/blob/lasting.go",
 			"s.unsynced[dir] = true // nothing below it is to pass before it did", "_ = dir", blob, "TestFailedFolderIsSyncedAgain"},
+		{"folders are synced in any order", "cache/blob/lasting.go",
+			"for _, dir := range slices.Sorted(maps.Keys(dirs)) {", "for dir := range dirs {", blob, "TestFoldersAreSyncedFromAbove"},
 		{"a failed fsync is tried again", "cache/blob/lasting.go",
 			"err = b.file.Sync()", "if err = b.file.Sync(); err != nil {\n\t\t\terr = b.file.Sync()\n\t\t}", blob, "TestSyncNamesTheFailed"},
 		{"a removal is not synced", "cache/blob/lasting.go",
