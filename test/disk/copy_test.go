@@ -116,8 +116,13 @@ func TestCopyOfAStopped(t *testing.T) {
 			r := start(t, settings{})
 			recorded := r.stock()
 			r.stop()
-			c := copied(t, r.origin, duplicate(t, how, r.dir), recorded)
-			c.accounts()
+			dir, stray := duplicate(t, how, r.dir), r.blob(5*mib)
+			plant(t, dir, stray, stray.data)
+			c := copied(t, r.origin, dir, recorded)
+			c.accounts() // of what nobody has asked for, too
+			if c.hits(stray); r.asked(stray) != 0 {
+				t.Error("a whole file was fetched")
+			}
 			for _, b := range recorded {
 				if n := r.asked(b); n != 1 {
 					t.Errorf("%d bytes were fetched %d times", len(b.data), n)

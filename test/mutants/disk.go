@@ -6,14 +6,13 @@ func ofDisks() []mutant {
 	return []mutant{
 		{"two processes share a directory", "internal/durable/dir.go", "unix.LOCK_EX|unix.LOCK_NB", "unix.LOCK_SH|unix.LOCK_NB", disk, "TestSecondDaemon"},
 		{"an index on a read-only mount is opened for writing", "cache/rebuild.go", "o.index.ReadOnly = true", "o.index.ReadOnly = false", disk, "TestReadOnlyAtStart"},
-		{"nothing is evicted", "cache/evict.go", "\tif want <= 0 {", "\tif want <= 1<<50 {", disk, "TestCapLowered"},
+		{"nothing is evicted", "cache/evict.go", "\twant := c.store.Wanted()\n\tif want <= 0 {", "\twant := c.store.Wanted()\n\tif want <= 1<<50 {", disk, "TestCapLowered"},
 		{"a blob beyond the cap waits for room", "cache/blob/ledger.go", "l.limit > 0 && need > most", "l.limit > 1<<60 && need > most", disk, "TestLargerThanTheCap"},
 		{"a newer layout is taken", "cache/blob/store.go", "case v > layout:", "case v > 1000*layout:", disk, "TestNewer"},
-		{"a newer index is taken", "cache/index/index.go", "case version > layout:", "case version > 1000*layout:", disk, "TestNewer"},
 		{"half an index is put aside over the old one", "cache/rebuild.go",
 			"if rerr := os.Remove(path); rerr != nil &&", "if rerr := error(nil); rerr != nil &&", "cache", "TestIndexCannotBeReplaced"},
-		{"a snapshot is a killed process", "cache/blob/unproven.go", `id += "@" + strconv.FormatUint(st.Dev, 10)`, `id += "@"`, disk, "TestSnapshot"},
-		{"a copy is no copy", "cache/blob/store.go", "s.moved = known && dir != s.identity()", `s.moved = known && dir == "x"`, disk, "TestCopyOfAStopped"},
+		{"a snapshot is a killed process", "cache/blob/unproven.go", `strconv.FormatUint(st.Dev, 10)`, `strconv.FormatUint(st.Dev&0, 10)`, disk, "TestSnapshot"},
+		{"a copy is not looked through", "cache/blob/store.go", "s.moved = known && dir != s.identity()", `s.moved = known && dir == "x"`, disk, "TestCopyOfAStopped"},
 		{"a tag from the future is fresh", "cache/fresh.go", "\t\tage = fresh\n", "\t\tage = 0\n", "cache", "TestClock"},
 		{"a tag from the future is unknown", "cache/fresh.go", "\t\tage = fresh\n", "\t\tage = fresh + staleIfError\n", "cache", "TestClock"},
 	}
