@@ -2,10 +2,10 @@ package cache
 
 import (
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cistern/cache/index"
@@ -13,200 +13,175 @@ import (
 	"cistern/internal/oci"
 )
 
-// held is an index of which the next call of a kind is held, or failed: a
-// transaction before it is written, what reads after it has read.
-type held struct {
-	mu      sync.Mutex
-	op      string
-	err     error
-	at, end chan struct{}
-}
-
-func heldRig(t *testing.T) (*rig, *held) {
-	h := &held{}
-	return open(t, Options{index: index.Options{Hook: h.hook}}), h
-}
-
-func (h *held) next(op string, err error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.op, h.err, h.at, h.end = op, err, make(chan struct{}), make(chan struct{})
-}
-
-func (h *held) hook(op string, call func() error) (err error) {
-	h.mu.Lock()
-	mine := op == h.op
-	if mine {
-		h.op = ""
-	}
-	h.mu.Unlock()
-	switch {
-	case !mine:
-		return call()
-	case h.err != nil:
-		return h.err
-	}
-	if op != "apply" {
-		err = call()
-	}
-	close(h.at)
-	<-h.end
-	if op == "apply" {
-		err = call()
-	}
-	return err
-}
-
-// TestTagsInACheckpoint: while the word on a tag is being recorded it is the one
-// that counts, also that there is none any more.
-func TestTagsInACheckpoint(t *testing.T) {
+// TestEvictedAndBackInACheckpoint: a blob that goes and comes back while the
+// checkpoint makes other removals durable has a record in the end, and keeps it.
+func TestEvictedAndBackInACheckpoint(t *testing.T) {
 	t.Parallel()
-	o := newOrigin()
-	c, h := heldRig(t)
-	o.tag("v1", image())
-	ref := oci.Reference{Repository: o.repo("a").Repository, Tag: "v1"}
-	for _, known := range []bool{true, false} {
-		c.syncing.Lock() // no checkpoint so far
-		if !known {
-			c.dropTag(ref)
-		} else if _, err := c.tagged(o, "v1", 0); err != nil {
-			t.Fatal(err)
-		}
-		h.next("apply", nil)
-		c.syncing.Unlock()
-		var all sync.WaitGroup
-		all.Go(func() { c.checkpoint() })
-		<-h.at
-		for _, when := range []string{"during", "after"} {
-			c.tags.Purge()
-			if _, ok := c.tag(ref); ok != known {
-				t.Errorf("%s the checkpoint: %v, want %v", when, ok, known)
-			}
-			if when == "during" {
-				close(h.end)
-				all.Wait()
-			}
-		}
-		c.checkpoint()
-		c.mu.Lock()
-		n := len(c.newTags) + len(c.goneTags)
-		c.mu.Unlock()
-		if n != 0 {
-			t.Errorf("%d words wait for ever", n)
-		}
-	}
-}
-
-// TestTagReadWhileItGoes: what the index said before is not remembered after.
-func TestTagReadWhileItGoes(t *testing.T) {
-	t.Parallel()
-	o := newOrigin()
-	c, h := heldRig(t)
-	o.tag("v1", image())
-	if _, err := c.tagged(o, "v1", 0); err != nil {
-		t.Fatal(err)
-	}
-	c.checkpoint()
-	c.tags.Purge()
-	ref := oci.Reference{Repository: o.repo("a").Repository, Tag: "v1"}
-	h.next("tag", nil)
-	var all sync.WaitGroup
-	all.Go(func() { c.tag(ref) })
-	<-h.at
-	c.dropTag(ref)
-	close(h.end)
-	all.Wait()
-	if _, ok := c.tag(ref); ok {
-		t.Error("it is back")
-	}
-}
-
-// TestGrantsOfAFullDisk: a checkpoint that finds no room loses no grant of what
-// was evicted and has come back.
-func TestGrantsOfAFullDisk(t *testing.T) {
-	t.Parallel()
-	o := newOrigin()
-	o.private = true
-	c, h := heldRig(t)
-	d := o.put(noise(mib, 95))
-	c.want(o.repo("a"), d, OutcomeMiss)
-	c.idle()
-	c.checkpoint()
-	c.syncing.Lock()
-	rec, _ := c.findStored(d)
-	c.expel(recordsOf(rec))
-	c.want(o.repo("a"), d, OutcomeMiss)
-	c.idle()
-	h.next("apply", syscall.ENOSPC)
-	c.syncing.Unlock()
-	c.checkpoint()
-	c.checkpoint()
-	c.grants.Purge()
-	if !c.granted(o.repo("a").Repository, d) {
-		t.Error("the grant is lost")
-	}
-	c.mu.Lock()
-	n := len(c.newGrant)
-	c.mu.Unlock()
-	if n != 0 {
-		t.Errorf("%d grants wait for ever", n)
-	}
-}
-
-// TestGrantBeforeItsManifest: a checkpoint that comes between the two.
-func TestGrantBeforeItsManifest(t *testing.T) {
-	t.Parallel()
-	var c *rig
-	var armed atomic.Bool
-	c = onFaulty(t, Options{Dir: t.TempDir()}, func(op durabletest.Op) *durabletest.Fault {
-		if op.Kind == "create" && strings.HasPrefix(op.Name, "fills/") && armed.CompareAndSwap(true, false) {
-			c.checkpoint()
+	var during atomic.Pointer[func()]
+	o, c := newOrigin(), faultyRig(t, Options{}, func(op durabletest.Op) *durabletest.Fault {
+		if run := during.Load(); op.Kind == "syncdir" && strings.HasPrefix(op.Name, "blobs/") && run != nil && during.CompareAndSwap(run, nil) {
+			return &durabletest.Fault{After: *run}
 		}
 		return nil
 	})
-	armed.Store(true)
-	o := newOrigin()
-	o.private = true
-	d := o.tag("v1", image())
-	if _, err := c.tagged(o, "v1", 0); err != nil || armed.Load() {
-		t.Fatal("no checkpoint came between: ", err)
+	other, d := o.put(noise(mib, 1)), o.put(noise(mib, 2))
+	evict := func(d oci.Digest) {
+		if rec, ok := c.findStored(d); !ok || !c.expel(recordsOf(rec)) {
+			t.Error("not evicted")
+		}
 	}
+	c.want(o.repo("a"), other, OutcomeMiss)
+	c.want(o.repo("a"), d, OutcomeMiss)
+	c.idle()
 	c.checkpoint()
-	c.grants.Purge()
-	if !c.granted(o.repo("a").Repository, d) {
-		t.Error("the grant is lost")
+	evict(other)
+	run := func() {
+		evict(d)
+		c.want(o.repo("a"), d, OutcomeMiss)
+		c.idle()
+	}
+	during.Store(&run)
+	for range 3 {
+		c.checkpoint()
+		c.want(o.repo("a"), d, OutcomeHit)
+	}
+	if during.Load() != nil {
+		t.Fatal("nothing happened in the checkpoint")
+	}
+	if _, ok, err := c.idx.Load().Get(d); !ok || err != nil {
+		t.Errorf("it has no record: %v", err)
+	}
+	if s := c.Stats(); s.Blobs != 1 {
+		t.Errorf("%d blobs", s.Blobs)
 	}
 }
 
-// TestHitsBesideGrants: a checkpoint that asks the index about grants, and waits
-// for a page of it, holds no lock that a hit takes.
-func TestHitsBesideGrants(t *testing.T) {
+// TestFailedFsyncAndUnlink: what could not be synced, and cannot be removed, is
+// given to nobody and not recorded by the next checkpoint. FAULTS 0.4.
+func TestFailedFsyncAndUnlink(t *testing.T) {
 	t.Parallel()
-	o := newOrigin()
-	c, h := heldRig(t)
-	granted, hot := o.put(noise(mib, 96)), o.put(noise(1000, 97))
-	c.want(o.repo("a"), granted, OutcomeMiss)
-	c.want(o.repo("a"), hot, OutcomeMiss)
+	var armed atomic.Bool
+	o, c := newOrigin(), faultyRig(t, Options{}, func(op durabletest.Op) *durabletest.Fault {
+		if armed.Load() && (op.Kind == "fsync" || op.Kind == "remove") {
+			return &durabletest.Fault{Err: syscall.EIO}
+		}
+		return nil
+	})
+	d := o.put(noise(mib, 3))
+	c.want(o.repo("a"), d, OutcomeMiss)
+	c.idle()
+	armed.Store(true)
+	c.checkpoint()
+	armed.Store(false)
+	c.checkpoint()
+	if _, ok, err := c.idx.Load().Get(d); ok || err != nil {
+		t.Errorf("it has a record, %v", err)
+	}
+	c.want(o.repo("a"), d, OutcomeMiss)
 	c.idle()
 	c.checkpoint()
-	c.syncing.Lock()
-	c.grant(o.repo("b").Repository, granted)
-	h.next("get", nil)
-	c.syncing.Unlock()
-	var all sync.WaitGroup
-	all.Go(func() { c.checkpoint() })
-	<-h.at
-	hit := make(chan struct{})
-	all.Go(func() {
-		defer close(hit)
-		c.touch(hot, time.Now())
-		c.want(o.repo("a"), hot, OutcomeHit)
+	c.want(o.repo("a"), d, OutcomeHit)
+}
+
+// TestCountingFailsOnce: as long as nobody knows how much lies there nothing is kept,
+// and it is found out in the end.
+func TestCountingFailsOnce(t *testing.T) {
+	t.Parallel()
+	text := inBubble(t, storyLimit, func(w *world) {
+		w.next(nil)
+		w.pullAll(0, 3, 4)
+		w.stop()
+		w.loseIndex()
+		failed := false
+		w.faultAt(func(op durabletest.Op) *durabletest.Fault {
+			if failed || op.Kind != "readdir" || !strings.HasPrefix(op.Name, "blobs/sha256/") {
+				return nil
+			}
+			failed = true
+			return &durabletest.Fault{Err: syscall.EIO}
+		})
+		w.next(nil)
+		synctest.Wait()
+		if !failed || w.c.keeping() {
+			w.Errorf("failed %v, keeping %v", failed, w.c.keeping())
+		}
+		time.Sleep(renewEvery)
+		w.settle()
+		if !w.c.keeping() {
+			w.Errorf("it keeps nothing")
+		}
+		w.counted()
 	})
-	select {
-	case <-hit:
-	case <-time.After(10 * time.Second):
-		t.Error("a hit waits for the index")
+	if text != "" {
+		t.Error(text)
 	}
-	close(h.end)
-	all.Wait()
+}
+
+// TestTagsInACheckpoint: what a checkpoint is just writing of tags is known
+// meanwhile, and what the index still says is not.
+func TestTagsInACheckpoint(t *testing.T) {
+	t.Parallel()
+	var during atomic.Pointer[func()]
+	co := Options{}
+	co.index.Hook = func(op string, call func() error) error {
+		if run := during.Swap(nil); op == "apply" && run != nil {
+			(*run)()
+		} else if run != nil {
+			during.Store(run)
+		}
+		return call()
+	}
+	c, o := open(t, co), newOrigin()
+	ref := func(tag string) oci.Reference {
+		return oci.Reference{Repository: o.repo("a").Repository, Tag: tag}
+	}
+	one, two := oci.Descriptor{Digest: oci.FromBytes([]byte("1")), Size: 1}, oci.Descriptor{Digest: oci.FromBytes([]byte("2")), Size: 1}
+	c.setTag(ref("moves"), one, false)
+	c.setTag(ref("goes"), one, false)
+	c.checkpoint()
+	c.setTag(ref("moves"), two, false)
+	c.dropTag(ref("goes"))
+	check := func() {
+		c.tags.Purge()
+		if got, ok := c.tag(ref("moves")); !ok || got.Target.Digest != two.Digest {
+			t.Errorf("the tag that moved: %v, %v", got.Target.Digest, ok)
+		}
+		if _, ok := c.tag(ref("goes")); ok {
+			t.Error("the tag that went is known")
+		}
+	}
+	during.Store(&check)
+	c.checkpoint()
+	if during.Load() != nil {
+		t.Fatal("nothing happened in the checkpoint")
+	}
+	check()
+}
+
+// TestRelabelledAndEvicted: a removal is made durable before the record goes,
+// also if the record was to get another label.
+func TestRelabelledAndEvicted(t *testing.T) {
+	t.Parallel()
+	o, c := newOrigin(), open(t, Options{})
+	text := image()
+	d := o.tag("v1", text)
+	o.put([]byte(text))
+	c.want(o.repo("a"), d, OutcomeMiss)
+	c.idle()
+	c.checkpoint()
+	c.syncing.Lock() // no checkpoints
+	if _, err := c.Manifest(t.Context(), o.repo("a"), oci.Reference{Repository: o.repo("a").Repository, Digest: d}); err != nil {
+		t.Fatal(err)
+	}
+	rec, ok := c.findStored(d)
+	if !ok || rec.Class != index.ClassManifest {
+		t.Errorf("%+v", rec)
+	}
+	c.expel(recordsOf(rec))
+	c.mu.Lock()
+	if g := c.gone[d]; !g.recorded || !g.unsynced {
+		t.Errorf("%+v", g)
+	}
+	c.mu.Unlock()
+	c.syncing.Unlock()
 }

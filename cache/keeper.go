@@ -175,16 +175,17 @@ func (c *Cache) promote(p fresh) {
 // good, and gives what may be deleted from the index.
 func (c *Cache) syncGone() (left []oci.Digest) {
 	c.mu.Lock()
+	c.stillGoneLocked(c.leaving) // of a checkpoint that panicked
 	c.leaving, c.gone = c.gone, map[oci.Digest]departed{}
-	var recorded []oci.Digest
+	var unsynced []oci.Digest
 	for d, g := range c.leaving {
 		left = append(left, d)
-		if g.recorded {
-			recorded = append(recorded, d)
+		if g.unsynced {
+			unsynced = append(unsynced, d)
 		}
 	}
 	c.mu.Unlock()
-	failed := c.store.SyncRemoved(recorded)
+	failed := c.store.SyncRemoved(unsynced)
 	if len(failed) == 0 {
 		return left
 	}
@@ -194,12 +195,12 @@ func (c *Cache) syncGone() (left []oci.Digest) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for d := range failed { // their records stay for now
-		if _, again := c.gone[d]; !again {
-			c.gone[d] = c.leaving[d]
-		}
+	stay := map[oci.Digest]departed{} // with their records, for now
+	for d := range failed {
+		stay[d] = c.leaving[d]
 		delete(c.leaving, d)
 	}
+	c.stillGoneLocked(stay)
 	return slices.DeleteFunc(left, func(d oci.Digest) bool { return failed[d] != nil })
 }
 
@@ -221,12 +222,27 @@ func (c *Cache) syncFresh() map[oci.Digest]fresh {
 		}
 	}
 	for d, err := range c.store.Sync(unsynced) {
-		if _, dropped := c.drop(synced[d].Record); dropped { // else it was evicted meanwhile
-			c.diskFailed("syncing a blob", err)
-		}
+		c.diskFailed("syncing a blob", err)
+		c.condemn(synced[d].Record)
 		delete(synced, d)
 	}
 	return synced
+}
+
+// condemn drops a blob that could not be synced, unless it was evicted meanwhile.
+// Nobody is given it any more, and no second fsync is believed, also if the disk
+// does not remove it either: then it is counted on.
+func (c *Cache) condemn(rec index.Record) {
+	c.files.Lock()
+	defer c.files.Unlock()
+	rec, ok := c.current(rec)
+	if !ok {
+		return
+	}
+	if err := c.store.Remove(rec.Digest, rec.Allocated); err != nil {
+		c.diskFailed("removing a blob", err)
+	}
+	c.forget(rec)
 }
 
 // putBack returns what a full or read-only disk did not take, for the next
@@ -235,11 +251,7 @@ func (c *Cache) syncFresh() map[oci.Digest]fresh {
 func (c *Cache) putBack() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for d, g := range c.leaving {
-		if _, again := c.gone[d]; !again || g.recorded {
-			c.gone[d] = g
-		}
-	}
+	c.stillGoneLocked(c.leaving)
 	c.leaving = nil
 	trim(c.newTags, tagsKept)
 	trim(c.goneTags, tagsKept)
@@ -265,8 +277,8 @@ func (c *Cache) batch(left []oci.Digest, synced map[oci.Digest]fresh) index.Batc
 	defer c.mu.Unlock()
 	b := index.Batch{TouchAge: c.touchAge(), Delete: left}
 	for d, p := range synced {
-		if c.pending[d].turn != p.turn {
-			continue // evicted meanwhile
+		if _, gone := c.gone[d]; gone || c.pending[d].turn != p.turn {
+			continue // evicted meanwhile, or the blob before it: that is to be deleted first
 		}
 		if g, ok := c.gone[d]; ok { // an earlier one, evicted since syncGone: its record goes before this one comes
 			b.Delete = append(b.Delete, d)

@@ -130,7 +130,10 @@ func (c *Cache) relabel(rec index.Record, m *Manifest) {
 	}
 	rec.Class, rec.MediaType, rec.Public = index.ClassManifest, m.MediaType, rec.Public || !m.Private
 	c.hot.remove(rec.Digest)
-	c.admit(rec)
+	c.mu.Lock()
+	was, waits := c.pending[rec.Digest]
+	c.mu.Unlock()
+	c.enter(fresh{Record: rec, placed: was.placed, known: !waits || was.recorded || was.known})
 }
 
 func (m *Manifest) content(o Outcome) *Content {

@@ -159,7 +159,7 @@ func (c *Cache) renewIndex() bool {
 		clear(set) // the new one knows nothing of them
 	}
 	for d, p := range c.pending {
-		p.recorded = false
+		p.recorded, p.known = false, false
 		c.pending[d] = p
 	}
 	c.mu.Unlock()

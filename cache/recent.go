@@ -18,6 +18,7 @@ type fresh struct {
 	turn     uint64 // tells it from an earlier blob of the same digest
 	recorded bool   // it is in the index by now; its file is not renamed yet
 	placed   bool   // its file lies in its place, on stable storage
+	known    bool   // the index has a record of it already, which is not to stay
 }
 
 // departed is a blob whose file is gone.
@@ -25,6 +26,17 @@ type departed struct {
 	class     index.Class
 	allocated int64
 	recorded  bool // the index counts it still
+	unsynced  bool // its file may have lain in blobs/, and may come back
+}
+
+// stillGoneLocked takes back what a checkpoint did not come to an end with. What
+// the index counts outranks what it never knew of. mu is held.
+func (c *Cache) stillGoneLocked(left map[oci.Digest]departed) {
+	for d, g := range left {
+		if _, again := c.gone[d]; !again || g.recorded {
+			c.gone[d] = g
+		}
+	}
 }
 
 // goneAt is how many removals do not wait for the second to end: each is walked
@@ -99,7 +111,8 @@ func (c *Cache) forget(rec index.Record) {
 	delete(c.touched, rec.Digest)
 	delete(c.newGrant, rec.Digest)
 	if !c.gone[rec.Digest].recorded { // else that of an earlier blob is what the index counts
-		c.gone[rec.Digest] = departed{rec.Class, rec.Allocated, !waited || was.recorded}
+		known := !waited || was.recorded || was.known
+		c.gone[rec.Digest] = departed{rec.Class, rec.Allocated, known, known || was.placed}
 	}
 	many := len(c.gone) >= goneAt
 	c.mu.Unlock()
