@@ -155,8 +155,11 @@ func (c *Cache) renewIndex() bool {
 	c.mu.Lock()
 	c.idx.Store(x)
 	c.degraded = ""
-	for _, set := range []map[oci.Digest]departed{c.gone, c.leaving} {
-		clear(set) // the new one knows nothing of them
+	c.stillGoneLocked(c.leaving)
+	c.leaving = nil
+	for d, g := range c.gone { // the new one knows nothing of them
+		g.recorded = false
+		c.gone[d] = g
 	}
 	for d, p := range c.pending {
 		p.recorded, p.known = false, false
