@@ -115,7 +115,7 @@ func (w *world) do(d deed, rng *rand.Rand) {
 	case "checkpoint":
 		w.checkpoint()
 	case "tick":
-		time.Sleep(checkpointEvery)
+		<-time.After(checkpointEvery) // of the bubble's clock
 	case "stop":
 		w.stop()
 		w.begins(d, rng)
