@@ -77,7 +77,7 @@ func ofFaults() []mutant {
 	const cache = "cache"
 	return []mutant{
 		{"a hit that breaks is cut", "cache/mend.go",
-			"if r.fill != nil || r.repo == nil || r.mends == maxMends {", "if r.mends >= 0 {", cache, "TestHitBreaks"},
+			"if r.repo == nil || r.mends == maxMends {", "if r.mends >= 0 {", cache, "TestHitBreaks"},
 		{"a broken index is not replaced", "cache/rebuild.go",
 			"\tbroken := old.Broken()\n\tif broken == nil {", "\tbroken := old.Broken()\n\tif old != nil {", cache, "TestIndexBreaksInUse"},
 		{"tags of a broken index are not read", "cache/rebuild.go", "\tif lost {\n\t\tc.salvage()", "\tif lost && count && !count {\n\t\tc.salvage()", cache, "TestSalvage"},

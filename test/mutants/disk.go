@@ -6,7 +6,7 @@ func ofDisks() []mutant {
 	return []mutant{
 		{"two processes share a directory", "internal/durable/dir.go", "unix.LOCK_EX|unix.LOCK_NB", "unix.LOCK_SH|unix.LOCK_NB", disk, "TestSecondDaemon"},
 		{"an index on a read-only mount is opened for writing", "cache/rebuild.go", "o.index.ReadOnly = true", "o.index.ReadOnly = false", disk, "TestReadOnlyAtStart"},
-		{"nothing is evicted", "cache/evict.go", "\twant := c.store.Wanted()\n\tif want <= 0 {", "\twant := c.store.Wanted()\n\tif want <= 1<<50 {", disk, "TestCapLowered"},
+		{"nothing is evicted", "cache/evict.go", "Wanted()\n\tif want <= 0 {", "Wanted()\n\tif want <= 1<<50 {", disk, "TestCapLowered"},
 		{"a blob beyond the cap waits for room", "cache/blob/ledger.go", "l.limit > 0 && need > most", "l.limit > 1<<60 && need > most", disk, "TestLargerThanTheCap"},
 		{"a newer layout is taken", "cache/blob/store.go", "case v > layout:", "case v > 1000*layout:", disk, "TestNewer"},
 		{"half an index is put aside over the old one", "cache/rebuild.go",

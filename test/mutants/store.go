@@ -19,7 +19,7 @@ func ofSpace() []mutant {
 		{"whoever comes later is served first", "cache/blob/ledger.go",
 			"if len(l.waiting) == 0 && l.fitsLocked(s, need) {", "if l.fitsLocked(s, need) {", blob, "TestReserveIsInOrder"},
 		{"evicted but open files count as gone", "cache/blob/lasting.go",
-			"case s.opens.detach(d, allocated):", "case false:", blob, "TestEvictedButOpenCounts"},
+			"case s.opens.detach(d, allocated, rest):", "case false:", blob, "TestEvictedButOpenCounts"},
 		{"evicted files that are being synced count as gone", "cache/blob/lasting.go",
 			"b := begunFill{d: d, of: s.opens.add(d)}", "b := begunFill{d: d, of: &opened{uses: 1}}", "test/crash", "TestCapWhileSyncing"},
 		{"what earlier fills left counts as nothing", "cache/blob/survey.go",
