@@ -11,7 +11,7 @@ func ofCheckpoints() []mutant {
 		{"a file whose sync failed is recorded", "cache/keeper.go",
 			"for d, err := range c.store.Sync(unsynced) {", "c.store.Sync(unsynced)\n\tfor d, err := range map[oci.Digest]error{} {", cache, "TestFsyncFails"},
 		{"a file whose sync failed is kept and synced again", "cache/keeper.go",
-			"if _, dropped := c.drop(synced[d].Record); dropped {", "if dropped := true; dropped {", cache, "TestFsyncFails"},
+			"c.condemn(synced[d].Record)", "_ = synced[d].Record", cache, "TestFsyncFails"},
 		{"a file is renamed before its record is written", "cache/keeper.go",
 			"\tif !c.apply(b) {", "\tfor _, rec := range b.Put {\n\t\tc.promote(synced[rec.Digest])\n\t}\n\tif !c.apply(b) {", cache, "TestOrderOfACheckpoint"},
 		{"a record goes before the removal is synced", "cache/keeper.go",
