@@ -10,8 +10,7 @@ import (
 const (
 	// heapRoom is how many bytes of garbage may gather: as many again as are in
 	// use is Go's own rule, and with a few megabytes in use it collects every
-	// sixty of a storm of small fills, which make 90 KiB each, for a fifth of the
-	// processor. With the hot objects in memory it would let gather more than the
+	// two hundred of a storm of small fills, which make 25 KiB each. With the hot objects in memory it would let gather more than the
 	// heap should grow by, and they cost next to nothing to mark: they are bytes.
 	heapRoom = 16 << 20
 	// The bounds of Go's GOGC: half and twice its own rule, 100.
