@@ -50,6 +50,7 @@ func (a *app) serve(flags map[string][]string) error {
 	defer signal.Stop(signals)
 
 	defer paceHeap(a.getenv)()
+	defer addProcs(a.getenv)()
 	d, err := newDaemon(conf, log, a.getenv)
 	if err != nil {
 		return err
