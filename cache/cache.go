@@ -199,6 +199,9 @@ func (c *Cache) openDisk() error {
 		if errors.Is(err, index.ErrVersion) || errors.Is(err, index.ErrLocked) {
 			return errors.Join(err, cerr)
 		}
+		if store.ReadOnly() {
+			err = fmt.Errorf("the file system is mounted read-only: %w", err)
+		}
 		c.noDisk(err)
 		return nil
 	}
