@@ -122,7 +122,9 @@ const lockPoll = 20 * time.Millisecond
 func (d *Dir) Lock(name string, patience time.Duration) (io.Closer, error) {
 	f, err := d.root.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
 	if errors.Is(err, syscall.EROFS) { // others may hold it all the same, from a mount that writes
-		f, err = d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		if there, rerr := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0); rerr == nil {
+			f, err = there, nil
+		}
 	}
 	if err != nil {
 		return nil, err
