@@ -143,7 +143,7 @@ func TestStopsWhileTheDiskStalls(t *testing.T) {
 	}
 	r.says("the disk did not answer within 10s")
 	r.down = true
-	fault.release() // a process goes when the kernel has come back from its last call, and not before
+	fault.strace.Kill() // a process goes when the kernel has come back from its last call, and not before; its tracer does not end in order while it goes
 	<-r.daemon.Exited()
 	if code := r.daemon.ExitCode(); code != 0 {
 		t.Errorf("exit code %d", code)
