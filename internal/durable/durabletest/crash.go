@@ -85,6 +85,15 @@ func (d *disk) each(n *node, do func(*node)) {
 	}
 }
 
+// eachBelow calls do for n and for all that is stable in it: folders that were
+// synced are there no more than the one above them.
+func (n *node) eachBelow(do func(*node)) {
+	do(n)
+	for _, child := range n.below {
+		child.eachBelow(do)
+	}
+}
+
 // half is one name that leads to another node from now on, or to none.
 type half struct {
 	dir  *node
@@ -204,7 +213,9 @@ func (d *disk) survivors(rng *rand.Rand) map[*node]map[string]*node {
 		if rng.Float64() >= share || slices.ContainsFunc(c, func(h half) bool { return unborn[h.dir] || lost[entry{h.dir, h.name}] }) {
 			for _, h := range c {
 				lost[entry{h.dir, h.name}] = true
-				unborn[h.to] = len(c) == 1 && h.to != nil
+				if len(c) == 1 && h.to != nil {
+					h.to.eachBelow(func(n *node) { unborn[n] = true })
+				}
 			}
 			continue
 		}
