@@ -39,6 +39,7 @@ type world struct {
 	seam *durabletest.Faulty
 	disk volume
 	boot int
+	in   string // the boot that a process was last settled in; "": nobody knows
 	s    *Store // nil: no process runs
 
 	index map[oci.Digest]record // on stable storage
@@ -144,7 +145,7 @@ func (w *world) start() bool {
 	for _, rec := range w.index {
 		used += rec.allocated
 	}
-	s, err := open(Options{Dir: "memory", FS: w.seam, Limit: 1 << 30, Used: used}, fmt.Sprint("boot ", w.boot))
+	s, err := open(Options{Dir: "memory", FS: w.seam, Limit: 1 << 30, Used: used}, fmt.Sprint("boot-", w.boot))
 	if !w.mustBe(err) {
 		return false
 	}
@@ -155,6 +156,9 @@ func (w *world) start() bool {
 	}
 	if s.Clean() && !w.closing {
 		w.Errorf("a process was killed and the next one thinks that it ended by Close")
+	}
+	if w.in == fmt.Sprint(w.boot) && !s.SameBoot() && !w.faulted {
+		w.Errorf("the boot goes on, and what is in fills/ is doubted")
 	}
 	w.closing, w.s, w.root = false, s, w.besides()
 	w.settle()
@@ -181,8 +185,8 @@ func (w *world) settle() {
 			w.doubted[d], settled = true, false
 		}
 	}
-	if settled {
-		w.mustBe(w.s.Settle())
+	if w.in = ""; settled && w.mustBe(w.s.Settle()) && !w.faulted {
+		w.in = fmt.Sprint(w.boot)
 	}
 }
 
@@ -361,7 +365,7 @@ func (w *world) here(d oci.Digest) bool {
 func (w *world) checkpoint(steps int) {
 	w.Helper()
 	left := maps.Clone(w.index)
-	maps.DeleteFunc(left, func(_ oci.Digest, rec record) bool { return !rec.gone })
+	maps.DeleteFunc(left, func(d oci.Digest, rec record) bool { return !rec.gone || w.stuck[d] })
 	for d, err := range w.s.SyncRemoved(sorted(left)) {
 		w.mustBe(err)
 		delete(left, d)
