@@ -104,8 +104,9 @@ func (c *Cache) lastTouch(d oci.Digest) time.Time {
 	return c.touched[d]
 }
 
-// busy tells whether a blob must be passed over: somebody reads it.
-func (c *Cache) busy(d oci.Digest) bool { return c.store.Reading(d) }
+// busy tells whether a blob must be passed over: somebody reads it, or the
+// counting would begin anew for it.
+func (c *Cache) busy(d oci.Digest) bool { return c.store.Reading(d) || c.rebuild.provenEarly(d) }
 
 // passOver tells which records are no candidates: those of blobs that are busy,
 // or gone, or gone and here anew.

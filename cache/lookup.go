@@ -82,7 +82,7 @@ func (c *Cache) drop(rec index.Record) (index.Record, bool) {
 	if !ok {
 		return rec, false
 	}
-	if err := c.store.Remove(rec.Digest, rec.Allocated); err != nil {
+	if err := c.removeFile(rec); err != nil {
 		c.diskFailed("removing a blob", err)
 		return rec, false
 	}

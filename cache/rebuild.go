@@ -46,6 +46,7 @@ type rebuild struct {
 
 	earlyMu sync.Mutex
 	early   map[oci.Digest]struct{} // proven while all was being counted
+	missed  bool                    // one of them is gone: see removeFile
 
 	files, bytes, hashed, damaged atomic.Int64
 }
@@ -347,6 +348,7 @@ func (c *Cache) calm(what string, step func() bool) (ok bool) {
 // countLying counts the files without a record and, if the account does not
 // know of them, adds them to it. It tells whether it came to the end.
 func (c *Cache) countLying(account bool) bool {
+	c.rebuild.beginEarly()
 	c.rebuild.files.Store(0)
 	c.rebuild.bytes.Store(0)
 	c.rebuild.hashed.Store(0)
@@ -363,37 +365,9 @@ func (c *Cache) countLying(account bool) bool {
 			c.rebuild.bytes.Add(f.Allocated)
 		}
 	}
-	if account {
-		c.store.AddUsed(c.rebuild.bytes.Load())
+	if !c.counted(account) {
+		return false
 	}
-	c.rebuild.forgetEarly()
 	c.log.Info("blobs without a record are hashed and recorded", zap.Int64("files", c.rebuild.files.Load()), zap.Int64("bytes", c.rebuild.bytes.Load()))
 	return true
-}
-
-// noteEarly notes that a file is proven which the account may not know of yet.
-func (r *rebuild) noteEarly(d oci.Digest) {
-	r.earlyMu.Lock()
-	defer r.earlyMu.Unlock()
-	if !r.counting.Load() {
-		return
-	}
-	if r.early == nil {
-		r.early = map[oci.Digest]struct{}{}
-	}
-	r.early[d] = struct{}{}
-}
-
-func (r *rebuild) provenEarly(d oci.Digest) bool {
-	r.earlyMu.Lock()
-	defer r.earlyMu.Unlock()
-	_, ok := r.early[d]
-	return ok
-}
-
-func (r *rebuild) forgetEarly() {
-	r.earlyMu.Lock()
-	defer r.earlyMu.Unlock()
-	r.early = nil
-	r.counting.Store(false)
 }

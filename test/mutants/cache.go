@@ -21,7 +21,7 @@ func ofCheckpoints() []mutant {
 		{"a record goes although the removal's sync failed", "cache/keeper.go",
 			"return slices.DeleteFunc(left, func(d oci.Digest) bool { return failed[d] != nil })", "return slices.DeleteFunc(left, oci.Digest.IsZero)", cache, "TestOrderOfACheckpoint|TestSyncOfRemovalFails"},
 		{"a record goes before its file", "cache/lookup.go",
-			"\tif err := c.store.Remove(rec.Digest, rec.Allocated); err != nil {", "\tc.forget(rec)\n\tif err := c.store.Remove(rec.Digest, rec.Allocated); err != nil {", cache, "TestEvictionThatCannotUnlink"},
+			"\tif err := c.removeFile(rec); err != nil {", "\tc.forget(rec)\n\tif err := c.removeFile(rec); err != nil {", cache, "TestEvictionThatCannotUnlink"},
 		{"what a full disk did not record is forgotten", "cache/keeper.go", "\t\tc.putBack()", "\t\t_ = c.putBack", cache, "TestFullIndex|TestCheckpointIsPutBack"},
 		{"a record outranks what happened since", "cache/recent.go",
 			"return rec, false, gone", "return rec, false, false", cache, "TestEvictedAndBack"},
