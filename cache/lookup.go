@@ -137,6 +137,11 @@ func (c *Cache) small(d oci.Digest, limit int64) ([]byte, index.Record, bool) {
 	c.touch(d, time.Now())
 	if rec.Size <= maxHot {
 		c.hot.add(rec, data)
+		// It may be gone, or have another label, since it was looked up: then
+		// whoever changed that has removed it here already.
+		if now, ok := c.current(rec); !ok || now.Class != rec.Class || now.MediaType != rec.MediaType || now.Public != rec.Public {
+			c.hot.remove(d)
+		}
 	}
 	return data, rec, true
 }

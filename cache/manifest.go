@@ -133,11 +133,11 @@ func (c *Cache) relabel(rec index.Record, m *Manifest) {
 		return
 	}
 	rec.Class, rec.MediaType, rec.Public = index.ClassManifest, m.MediaType, rec.Public || !m.Private
-	c.hot.remove(rec.Digest)
 	c.mu.Lock()
 	was, waits := c.pending[rec.Digest]
 	c.mu.Unlock()
 	c.enter(fresh{Record: rec, placed: was.placed, known: !waits || was.recorded || was.known})
+	c.hot.remove(rec.Digest) // after that: see small
 }
 
 func (m *Manifest) content(o Outcome) *Content {
