@@ -32,13 +32,23 @@ type File struct {
 // something else lies there; anything else is an ErrDisk. Whether the bytes are
 // right is not its business. It never blocks and follows no link.
 func (s *Store) OpenFile(d oci.Digest) (*File, error) {
-	of := s.opens.add(d)
-	f, size, tree, err := s.openPlaces(d)
-	if err != nil {
-		s.drop(d, of)
-		return nil, fmt.Errorf("open blob %s: %w", d, err)
+	for {
+		of := s.opens.add(d)
+		f, size, tree, err := s.openPlaces(d)
+		if err != nil {
+			s.drop(d, of)
+			return nil, fmt.Errorf("open blob %s: %w", d, err)
+		}
+		file := &File{File: f, Size: size, Fill: tree == fillsDir, of: of, store: s, d: d}
+		if s.opens.stands(d, of) {
+			return file, nil
+		}
+		// A file was removed meanwhile, and what is open may be the next one,
+		// whose removal would not know of this reader.
+		if err := file.Close(); err != nil {
+			return nil, diskError("open blob "+d.String(), err)
+		}
 	}
-	return &File{File: f, Size: size, Fill: tree == fillsDir, of: of, store: s, d: d}, nil
 }
 
 // Close closes the file; the last one to close a removed blob gives its space
@@ -145,6 +155,13 @@ func (o *opens) add(d oci.Digest) *opened {
 	}
 	of.uses++
 	return of
+}
+
+// stands tells whether no file of d was removed since add.
+func (o *opens) stands(d oci.Digest, of *opened) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.m[d] == of
 }
 
 func (o *opens) remove(d oci.Digest, of *opened) (evicted int64, rest *remnant) {

@@ -135,12 +135,18 @@ type begunFill struct {
 }
 
 func (s *Store) beginFill(d oci.Digest) begunFill {
-	b := begunFill{d: d, of: s.opens.add(d)}
-	b.err = calm(func() (err error) {
-		b.file, err = durable.Begin(s.fs, place(fillsDir, d))
-		return err
-	})
-	return b
+	for {
+		b := begunFill{d: d, of: s.opens.add(d)}
+		b.err = calm(func() (err error) {
+			b.file, err = durable.Begin(s.fs, place(fillsDir, d))
+			return err
+		})
+		if b.err != nil || s.opens.stands(d, b.of) { // as OpenFile has it
+			return b
+		}
+		_ = b.file.Close() // nothing was written
+		s.drop(d, b.of)
+	}
 }
 
 func (s *Store) syncFill(b begunFill) error {
