@@ -193,6 +193,9 @@ func (c *Cache) openDisk() error {
 		return nil
 	}
 	c.o.index.Grew = func(int64) { c.countIndex() } // after each transaction
+	if !store.ReadOnly() {
+		c.o.index.Lost = c.recordLost
+	}
 	x, lost, err := openIndex(store, c.o)
 	if err != nil {
 		cerr := store.Close()
@@ -207,6 +210,7 @@ func (c *Cache) openDisk() error {
 	}
 	c.store = store
 	c.idx.Store(x)
+	recounted := c.rebuild.lost.Swap(false) // without the damaged records
 	_, blobs := x.Totals().Sum()
 	store.AddUsed(blobs)
 	c.countIndex()
@@ -220,7 +224,12 @@ func (c *Cache) openDisk() error {
 	if lost != nil {
 		c.log.Error("the index is damaged and is built anew: blobs are hashed again", zap.Error(lost))
 	}
-	if store.Unproven() {
+	if recounted {
+		if err := store.MarkUnproven(); err != nil {
+			c.diskFailed("marking that blobs are to be recorded", err)
+		}
+	}
+	if recounted || store.Unproven() {
 		c.takeUp(c.o.asideBytes() > 0, true)
 	}
 	return nil

@@ -69,13 +69,14 @@ func (c *Cache) checkpoint() (ok bool) {
 	c.syncing.Lock()
 	defer c.syncing.Unlock()
 	began := time.Now()
-	if !c.renewIndex() {
+	lost := c.rebuild.lost.Load()
+	if !c.renewIndex() || !c.takeUpLost() {
 		return false
 	}
 	left := c.syncGone()
 	synced := c.syncFresh()
 	b := c.batch(left, synced)
-	if len(b.Delete)+len(b.Put)+len(b.Touch)+len(b.PutTags)+len(b.DeleteTags)+len(b.PutGrants) == 0 {
+	if !lost && len(b.Delete)+len(b.Put)+len(b.Touch)+len(b.PutTags)+len(b.DeleteTags)+len(b.PutGrants) == 0 {
 		return true
 	}
 	if !c.apply(b) {

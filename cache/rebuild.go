@@ -44,6 +44,8 @@ type rebuild struct {
 	taking  chan struct{} // not nil: old's tags are not taken over yet; guarded by Cache.mu
 	again   chan struct{} // capacity 1: an index broke meanwhile
 
+	lost atomic.Bool // the index met damaged records: see takeUpLost
+
 	earlyMu sync.Mutex
 	early   map[oci.Digest]struct{} // proven while all was being counted
 	missed  bool                    // one of them is gone: see removeFile
@@ -305,13 +307,16 @@ func (c *Cache) allProven() bool {
 	c.syncing.Lock() // none is replaced from here on
 	defer c.syncing.Unlock()
 	c.mu.Lock()
-	c.rebuild.running = len(c.rebuild.again) > 0 || c.idx.Load().Broken() != nil
+	c.rebuild.running = len(c.rebuild.again) > 0 || c.rebuild.lost.Load() || c.idx.Load().Broken() != nil
 	again := c.rebuild.running
 	c.mu.Unlock()
 	if again {
 		return false
 	}
 	c.rebuild.on.Store(false)
+	if c.rebuild.lost.Load() { // by now
+		c.rebuild.on.Store(true)
+	}
 	c.dropSalvage(nil)
 	if err := c.store.AllProven(); err != nil {
 		c.diskFailed("noting that all blobs are recorded", err)

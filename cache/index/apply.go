@@ -127,7 +127,7 @@ func (w *writer) run(tx *bolt.Tx) error {
 		return errUnchanged
 	}
 	if w.recount {
-		w.totals = count(tx)
+		w.totals = w.x.count(tx)
 	}
 	return putTotals(tx, w.totals)
 }

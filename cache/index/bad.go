@@ -18,6 +18,9 @@ type badKey struct{ bucket, key string }
 // noteBad remembers an entry for the next Apply to delete.
 func (x *Index) noteBad(bucket, key []byte) {
 	x.badValues.Add(1)
+	if x.o.Lost != nil && bytes.Equal(bucket, bucketBlobs) {
+		x.o.Lost()
+	}
 	x.badMu.Lock()
 	defer x.badMu.Unlock()
 	if len(x.bad) < maxBad {
@@ -79,12 +82,15 @@ func putTotals(tx *bolt.Tx, t Totals) error {
 	return tx.Bucket(bucketMeta).Put(keyTotals, encodeTotals(keyTotals, t))
 }
 
-// count reads all records: about a second for a million.
-func count(tx *bolt.Tx) (t Totals) {
+// count reads all records: about a second for a million. A damaged one is noted
+// and not counted.
+func (x *Index) count(tx *bolt.Tx) (t Totals) {
 	c := tx.Bucket(bucketBlobs).Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
 		if s, ok := decodeRecord(k, v); ok {
 			t.add(s, +1)
+		} else {
+			x.noteBad(bucketBlobs, k)
 		}
 	}
 	return t

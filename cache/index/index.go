@@ -90,6 +90,11 @@ type Options struct {
 	// Grew, which production sets too, is told after each transaction by how
 	// much Footprint changed since Open; nil: nobody. It must not call Apply.
 	Grew func(bytes int64)
+	// Lost, which production sets too, is told each time that a blob's record is
+	// met damaged, which the next Apply deletes: the blob's file is one without a
+	// record then. nil: nobody. It is called concurrently, within Open too, and
+	// must not call the Index.
+	Lost func()
 }
 
 // Open opens the index at path, or makes a new one, mode 0600. It fails within
@@ -166,7 +171,7 @@ func (x *Index) prepare() error {
 		}
 		version = be32(body)
 		if totals, known = decodeTotals(keyTotals, meta.Get(keyTotals)); !known && x.o.ReadOnly {
-			totals, known = count(tx), true
+			totals, known = x.count(tx), true
 		}
 		for _, name := range buckets() {
 			if tx.Bucket(name) == nil && version == layout {
@@ -187,7 +192,7 @@ func (x *Index) prepare() error {
 		known = true
 	}
 	if !known {
-		if err := x.update("recount", func(tx *bolt.Tx) error { totals = count(tx); return putTotals(tx, totals) }, nil); err != nil {
+		if err := x.update("recount", func(tx *bolt.Tx) error { totals = x.count(tx); return putTotals(tx, totals) }, nil); err != nil {
 			return err
 		}
 	}

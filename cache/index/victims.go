@@ -177,6 +177,9 @@ func (o *order) candidate(k []byte) (candidate, bool) {
 	found, v := o.blobs.Seek(key)
 	s, rok := decodeRecord(key, v)
 	if !bytes.Equal(found, key) || !rok || s.class != class || s.last != last {
+		if bytes.Equal(found, key) && !rok { // else its blob would never be evicted
+			o.x.noteBad(bucketBlobs, key)
+		}
 		o.x.noteBad(bucketRecency, k)
 		return candidate{}, false
 	}
