@@ -57,6 +57,10 @@ var (
 	// errUnbacked ends a flight that cannot use the disk: its readers go on,
 	// each by a stream of its own.
 	errUnbacked = errors.New("the disk cannot take it")
+	// errHere ends a fill of what is here by now. That is looked up by the fill,
+	// and not where it is joined: it reads the index, which may take as long as
+	// the disk likes, and all who join any fill would wait.
+	errHere = errors.New("it has come meanwhile")
 	// errMismatch is for bytes that are not what the digest names.
 	errMismatch = fmt.Errorf("the bytes do not match the digest: %w", oci.ErrCorrupt)
 )
@@ -80,11 +84,10 @@ func (c *Cache) follow(ctx context.Context, repo *Repository, d oci.Digest) (*Co
 }
 
 // join becomes a reader of the fill of d, or of one that it starts: then it
-// leads. There is none to join if it is over, if the blob is here by now, or if
-// the cache closes.
+// leads. There is none to join if it is over, or if the cache closes.
 func (c *Cache) join(repo *Repository, d oci.Digest) (f *fill, r *flight.Reader, lead, ok bool) {
 	f, ok = c.flights.Join(d, func() (*fill, bool) {
-		if _, here := c.find(d); here || !c.begin() {
+		if !c.begin() {
 			return nil, false
 		}
 		lead = true
@@ -116,7 +119,7 @@ func (c *Cache) board(ctx context.Context, f *fill, r *flight.Reader, repo *Repo
 		return nil, err
 	case errors.Is(err, errMismatch) && f.attempt == 1:
 		return nil, nil // a second attempt is under way
-	case f.proof, !lead && f.repo.Repository != repo.Repository, errors.Is(err, context.Canceled) && c.ctx.Err() == nil:
+	case f.proof, errors.Is(err, errHere), errors.Is(err, errStalled), !lead && f.repo.Repository != repo.Repository, errors.Is(err, context.Canceled) && c.ctx.Err() == nil:
 		return nil, nil // it failed for somebody else's reason
 	default:
 		return nil, err
@@ -169,11 +172,10 @@ func (c *Cache) newFill(repo Repository, d oci.Digest, attempt int) *fill {
 func (c *Cache) run(f *fill) {
 	defer c.work.Done()
 	f.alone = c.claim(f.digest)
-	if _, here := c.findStored(f.digest); here && f.alone { // the rebuilding has just come to it
-		c.release(f.digest)
-		f.alone = false
+	err := errHere
+	if _, here := c.find(f.digest); !here {
+		err = c.attempt(f)
 	}
-	err := c.attempt(f)
 	if errors.Is(err, errMismatch) && !f.proof {
 		c.wrong(f, err)
 		again := c.newFill(f.repo, f.digest, 2)
@@ -194,7 +196,9 @@ func (c *Cache) run(f *fill) {
 	}
 	// Forgotten before it fails: who learns of the failure and looks again must
 	// not meet this fill again.
-	c.flights.Forget(f.digest)
+	if !errors.Is(err, errStalled) { // else it is, and another may be under way
+		c.flights.Forget(f.digest)
+	}
 	switch {
 	case errors.Is(err, errMismatch):
 		f.Reject(err)

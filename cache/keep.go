@@ -95,7 +95,7 @@ func (c *Cache) hashLeft(f *fill, left *leftover) (*leftover, error) {
 		c.regrant(f.digest)
 		f.Open(n)
 	}
-	src := &stoppable{f.ctx, io.NewSectionReader(left.in, 0, n)}
+	src := &guarded{c, &stoppable{f.ctx, io.NewSectionReader(left.in, 0, n)}, 0, func(n int64) { c.leaveLeft(f, left.hash, n) }}
 	buf := c.chunks.Get().(*[chunk]byte)
 	defer c.chunks.Put(buf)
 	_, err := io.CopyBuffer(left.hash, &follow{src, func(n int64) {
@@ -107,6 +107,9 @@ func (c *Cache) hashLeft(f *fill, left *leftover) (*leftover, error) {
 	case f.ctx.Err() != nil:
 		left.keep()
 		return nil, f.ctx.Err()
+	case errors.Is(err, errStalled):
+		left.keep()
+		return nil, err
 	case err != nil:
 		c.diskFailed("reading a fill again", err)
 	case !f.here || f.digest.Matches(left.hash):

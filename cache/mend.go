@@ -103,8 +103,8 @@ func (r *Reader) goOn() (bool, error) {
 			r.openFile()
 		}
 		return true, nil
-	case r.ctx.Err() == nil && (f.proof || errors.Is(err, errMismatch) && f.attempt == 1):
-		err = nil // a second attempt is under way
+	case r.ctx.Err() == nil && (f.proof || errors.Is(err, errHere) || errors.Is(err, errStalled) || errors.Is(err, errMismatch) && f.attempt == 1):
+		err = nil // it is here, or another attempt is under way
 	}
 	follower.Close()
 	return false, err

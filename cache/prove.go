@@ -242,7 +242,7 @@ func (c *Cache) proveByFill(d oci.Digest) {
 		}
 	}()
 	f, ok := c.flights.Join(d, func() (*fill, bool) {
-		if _, here := c.find(d); here || !c.begin() {
+		if !c.begin() {
 			return nil, false
 		}
 		f := c.newFill(Repository{}, d, 1)

@@ -1,7 +1,10 @@
 package cache
 
 import (
+	"errors"
 	"fmt"
+	"hash"
+	"io"
 	"sync"
 	"time"
 
@@ -35,6 +38,40 @@ func (c *Cache) onDisk(leave func(), op func() error) error {
 	<-left
 	c.stalls.Add(-1)
 	return errStalled
+}
+
+// guarded reads from the disk as onDisk has it; leave learns how far it came.
+type guarded struct {
+	c     *Cache
+	r     io.Reader
+	n     int64
+	leave func(n int64)
+}
+
+// Read implements io.Reader. What comes too late is not given.
+func (g *guarded) Read(p []byte) (n int, err error) {
+	at := g.n
+	err = g.c.onDisk(func() { g.leave(at) }, func() (err error) {
+		n, err = g.r.Read(p)
+		return err
+	})
+	if errors.Is(err, errStalled) {
+		return 0, err
+	}
+	g.n += int64(n)
+	return n, err
+}
+
+// leaveLeft lets those go on who wait for a leftover of which the disk does not
+// give more than n bytes, whose hash is h: those who have had some of it as from
+// any fill, the others, and whoever comes, by another fill, past the disk.
+func (c *Cache) leaveLeft(f *fill, h hash.Hash, n int64) {
+	c.flights.Forget(f.digest)
+	if f.here {
+		c.unback(f, nil, h, n)
+		return
+	}
+	f.Fail(errStalled)
 }
 
 // stalled notes an operation that does not come back.

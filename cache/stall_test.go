@@ -3,8 +3,10 @@ package cache
 import (
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"cistern/internal/durable/durabletest"
 	"cistern/internal/oci"
@@ -134,4 +136,133 @@ func TestFsyncStalls(t *testing.T) {
 		c.want(o.repo("a"), last, OutcomeHit)
 		c.close()
 	})
+}
+
+// TestReadOfALeftoverStalls: who waits for what an earlier fill left, of which
+// the disk gives no more, goes past the disk, whether they follow the reading or
+// wait for its end; others are served, and what lies there is used when the disk
+// is back. FAULTS row 38.
+func TestReadOfALeftoverStalls(t *testing.T) {
+	t.Parallel()
+	for _, s := range []struct {
+		name  string
+		known bool // the index has a record of it
+		n     int  // which read stalls
+	}{{"a part", false, 1}, {"more of it", false, 3}, {"a whole blob", true, 1}} {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				st := &stalling{kind: "readat", release: make(chan struct{})}
+				o, c := newOrigin(), faultyRig(t, Options{}, st.choose)
+				other := o.put(noise(2*mib, 70))
+				c.want(o.repo("a"), other, OutcomeMiss)
+				data := noise(2*mib, 71)
+				d := o.put(data)
+				if s.known {
+					c.want(o.repo("a"), d, OutcomeMiss)
+					c.idle()
+					c.checkpoint()
+					c.doubt(d)
+				} else {
+					o.blob = func(_ int, _ oci.Digest, off, _ int64) (*Body, error) {
+						return body(2*mib, off, step{data: data[off:mib]}, step{err: oci.ErrDenied})
+					}
+					_, _, _ = c.get(o.repo("a"), d)
+					c.idle()
+					c.negative.Purge()
+					o.blob = nil
+				}
+				c.checkpoint()
+				st.mu.Lock()
+				st.n = s.n
+				st.mu.Unlock()
+				var wg sync.WaitGroup
+				for range 3 {
+					wg.Go(func() {
+						if got, _, err := c.get(o.repo("a"), d); err != nil || oci.FromBytes(got) != d {
+							t.Errorf("%d bytes, %v", len(got), err)
+						}
+					})
+				}
+				began := time.Now()
+				release := sync.OnceFunc(func() { close(st.release) })
+				time.AfterFunc(time.Hour, release) // none waits for ever
+				wg.Wait()
+				if waited := time.Since(began); waited != stallAfter {
+					t.Errorf("they waited for %v", waited)
+				}
+				c.want(o.repo("a"), d, OutcomePass)
+				c.want(o.repo("a"), other, OutcomeHit)
+				c.want(o.repo("a"), o.put(noise(2*mib, 72)), OutcomePass)
+				if n := c.Stats().Stalled; n != 1 {
+					t.Errorf("%d stalls", n)
+				}
+				release()
+				c.idle()
+				synctest.Wait()
+				asked := o.count("blob")
+				got, _, err := c.get(o.repo("a"), d)
+				if err != nil || oci.FromBytes(got) != d || s.known && o.count("blob") != asked {
+					t.Errorf("when it is back: %d bytes, %v, %d requests", len(got), err, o.count("blob")-asked)
+				}
+				c.idle()
+				c.want(o.repo("a"), d, OutcomeHit)
+				c.close()
+			})
+		})
+	}
+}
+
+// TestIndexReadStalls: a page of the index that does not come holds up who asks
+// for that blob, and neither hits nor fills of others.
+func TestIndexReadStalls(t *testing.T) {
+	t.Parallel()
+	var left atomic.Int32 // gets until the one that stalls
+	stalls, release := make(chan struct{}), make(chan struct{})
+	options := Options{}
+	options.index.Hook = func(op string, call func() error) error {
+		if op == "get" && left.Load() > 0 && left.Add(-1) == 0 {
+			close(stalls)
+			<-release
+		}
+		return call()
+	}
+	for _, n := range []int32{1, 2} { // the look before a fill, and that within it
+		stalls, release = make(chan struct{}), make(chan struct{})
+		o, c := newOrigin(), faultyRig(t, options, func(durabletest.Op) *durabletest.Fault { return nil })
+		released := sync.OnceFunc(func() { close(release) })
+		t.Cleanup(released)
+		large, small := o.put(noise(2*mib, 73)), o.put(noise(100, 74))
+		for _, d := range []oci.Digest{large, small} {
+			c.want(o.repo("a"), d, OutcomeMiss)
+		}
+		c.idle()
+		c.checkpoint()
+		var wg sync.WaitGroup
+		cold := o.put(noise(2*mib, 75))
+		left.Store(n)
+		wg.Go(func() { c.want(o.repo("a"), cold, OutcomeMiss) })
+		<-stalls
+		others := make(chan struct{})
+		wg.Go(func() {
+			defer close(others)
+			c.want(o.repo("a"), large, OutcomeHit)
+			c.want(o.repo("a"), small, OutcomeHit)
+			c.want(o.repo("a"), o.put(noise(2*mib, 76)), OutcomeMiss)
+			c.want(o.repo("a"), o.put(noise(200, 77)), OutcomeMiss)
+			c.Stats()
+		})
+		until(t, "others are served", func() bool {
+			select {
+			case <-others:
+				return true
+			default:
+				return false
+			}
+		})
+		released()
+		wg.Wait()
+		c.idle()
+		c.close()
+	}
 }

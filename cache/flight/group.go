@@ -11,7 +11,7 @@ type Group[K comparable, V any] struct {
 
 // Join gives what is in flight under key, or what start makes of it. start
 // runs with the group locked, so it must not block, and may decline (ok
-// false), which leaves the key alone. It is the place to look in the cache
+// false), which leaves the key alone. What was started has to look in the cache
 // once more, for this can happen without that look:
 //
 //  1. A looks in the cache: nothing.
