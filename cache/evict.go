@@ -31,10 +31,12 @@ func (c *Cache) evict() {
 	defer c.loops.Done()
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
+	var crowd crowd
 	for {
 		select {
 		case <-c.store.Pressure():
 		case <-t.C:
+			c.say(&crowd)
 		case <-c.stop:
 			return
 		}
