@@ -151,7 +151,6 @@ func (c *Cache) renewIndex() bool {
 	err := old.Close()
 	x, oerr := replaceIndex(c.store, c.o)
 	if oerr != nil {
-		c.countIndex()
 		c.noIndex(errors.Join(broken, err, oerr))
 		return false
 	}

@@ -35,12 +35,21 @@ func TestRenewalFails(t *testing.T) {
 	c.want(o.repo("a"), blob, OutcomeMiss)
 	c.idle()
 	c.checkpoint()
+	others := func() int64 { // than the index, and one put aside
+		c.syncing.Lock()
+		defer c.syncing.Unlock()
+		return c.store.Usage().Used - c.idx.Load().Footprint() - c.o.asideBytes()
+	}
+	used, before := c.store.Usage().Used, others()
 	full.Store(true)
 	breaks.Store(true)
 	c.findStored(blob)
 	c.checkpoint()
 	if full.Load() || c.idx.Load().Broken() == nil {
 		t.Fatal("nothing was tried")
+	}
+	if now := c.store.Usage().Used; now != used { // the old one has another name
+		t.Errorf("it was put aside, and counts %d bytes more", now-used)
 	}
 	c.syncing.Lock()
 	c.renewed = time.Time{}
@@ -52,5 +61,8 @@ func TestRenewalFails(t *testing.T) {
 		t.Errorf("the tag: %+v, %v", tag, ok)
 	}
 	c.want(o.repo("a"), blob, OutcomeHit)
+	if now := others(); now != before {
+		t.Errorf("with a new one, %d bytes are counted that were not", now-before)
+	}
 	c.account()
 }
