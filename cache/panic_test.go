@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"cistern/internal/durable/durabletest"
 	"cistern/internal/oci"
@@ -162,4 +163,47 @@ func TestPanicsAtLeftovers(t *testing.T) {
 func (r *rig) evictLeftover() {
 	defer func() { _ = recover() }()
 	r.dropLeftover()
+}
+
+// TestPanicInACheckpoint: what a checkpoint that panicked took to write is written
+// by the next: removals, which are nowhere else, and new blobs.
+func TestPanicInACheckpoint(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var armed atomic.Bool
+		o, c := newOrigin(), faultyRig(t, Options{}, func(op durabletest.Op) *durabletest.Fault {
+			if op.Kind == "lstat" && strings.HasPrefix(op.Name, "fills/sha256/") && armed.CompareAndSwap(true, false) {
+				return &durabletest.Fault{Panic: "injected"} // after the files were synced
+			}
+			return nil
+		})
+		old, d := o.put(noise(mib, 110)), o.put(noise(mib, 111))
+		c.want(o.repo("a"), old, OutcomeMiss)
+		c.idle()
+		c.checkpoint()
+		c.want(o.repo("a"), d, OutcomeMiss)
+		c.idle()
+		rec, _ := c.findStored(old)
+		c.expel(recordsOf(rec))
+		armed.Store(true)
+		if c.checkpoint() || armed.Load() || c.Stats().Panics != 1 {
+			t.Fatal("nothing panicked")
+		}
+		if _, here := c.findStored(old); here {
+			t.Error("what is gone is here")
+		}
+		if !c.checkpoint() {
+			t.Error("the next one fails")
+		}
+		_, gone, err1 := c.idx.Load().Get(old)
+		_, kept, err2 := c.idx.Load().Get(d)
+		if gone || !kept || err1 != nil || err2 != nil {
+			t.Errorf("the record of what is gone: %v, of what is new: %v, %v, %v", gone, kept, err1, err2)
+		}
+		if n := c.Stats().Blobs; n != 1 {
+			t.Errorf("%d blobs", n)
+		}
+		c.want(o.repo("a"), d, OutcomeHit)
+		c.close()
+	})
 }
