@@ -124,17 +124,19 @@ func (d *driver) life(t *testing.T, n int) {
 	defer cancel()
 	how := d.ends[n]
 	took, wait := l.run(ctx, d.moment())
+	more := func() {}
 	if how.call != "" {
 		began := time.Now()
 		d.aim(t, c, l, how)
-		_, more := l.run(ctx, 2500) // or fewer
+		_, more = l.run(ctx, 2500) // or fewer
 		took += time.Since(began)
-		defer more()
+		l.linger(ctx)
 	}
 	watch()
 	d.end(t, c, l, how)
 	cancel()
 	wait()
+	more() // what this life delivered is noted before its end is
 	d.origin.setFaults(nil)
 	d.origin.slow.Store(false)
 	d.after(t, l, took, how)

@@ -66,6 +66,17 @@ func (l *load) run(ctx context.Context, requests int) (took time.Duration, wait 
 	return took, running.Wait
 }
 
+// linger gives the daemon a little to record, again and again, until the load is over, for a minute at most: where the disk is
+// busy a checkpoint takes seconds, and it may be some checkpoints until one thread of many makes a call for the nth time.
+func (l *load) linger(ctx context.Context) {
+	for end := time.Now().Add(time.Minute); !l.over() && time.Now().Before(end) && ctx.Err() == nil; {
+		brief, cancel := context.WithTimeout(ctx, time.Second) // one that was stopped does not answer
+		l.one(brief, ask{x: l.world.newTag()})
+		<-time.After(100 * time.Millisecond)
+		cancel()
+	}
+}
+
 // draw chooses the next request: cold blobs, hits, ranges of both, tags, some that leave in the middle.
 func (l *load) draw() ask {
 	known := l.world.all()
