@@ -215,7 +215,7 @@ func (c *Cache) proveNow(d oci.Digest, most int64) (index.Record, bool) {
 		return c.findStored(d)
 	}
 	if !c.rebuild.on.Load() {
-		return index.Record{}, false
+		return c.findStored(d) // the proof may have ended since it was looked up
 	}
 	if f, ok := c.store.Lying(d); !ok || f.Size > most && c.keeping() || c.waiting() > mostUnrecorded {
 		return index.Record{}, false
