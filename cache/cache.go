@@ -89,7 +89,7 @@ type Cache struct {
 	goneTags   map[oci.Reference]struct{}
 	words      uint64 // on tags, so far
 	newGrant   map[oci.Digest]map[oci.Repository]time.Time
-	writing    map[oci.Digest]struct{}    // see claim
+	writing    map[oci.Digest]func()      // see claim
 	donors     map[oci.Digest]*donor      // see mend
 	refreshing map[oci.Reference]struct{} // see refreshLater
 	degraded   string                     // why nothing is kept
@@ -167,7 +167,7 @@ func newCache(o Options) *Cache {
 		o: o, log: o.Log, hot: newHotSet(o.HotBytes),
 		pending: map[oci.Digest]fresh{}, gone: map[oci.Digest]departed{}, doubted: map[oci.Digest]index.Record{},
 		touched: map[oci.Digest]time.Time{}, newTags: map[oci.Reference]index.Tag{}, goneTags: map[oci.Reference]struct{}{},
-		newGrant: map[oci.Digest]map[oci.Repository]time.Time{}, writing: map[oci.Digest]struct{}{},
+		newGrant: map[oci.Digest]map[oci.Repository]time.Time{}, writing: map[oci.Digest]func(){},
 		donors: map[oci.Digest]*donor{}, refreshing: map[oci.Reference]struct{}{},
 		wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}

@@ -226,23 +226,33 @@ func (c *Cache) storeBytes(rec index.Record, data []byte) {
 }
 
 // claim takes the right to write the file of a digest, for a fill, a manifest
-// that was fetched, or a proof: the store leaves it to its caller that there is
-// one at a time. Whoever does not get it streams, or leaves the keeping to the
-// other.
-func (c *Cache) claim(d oci.Digest) bool {
+// that was fetched, a proof, or a removal: the store leaves it to its caller that
+// there is one at a time. Whoever does not get it streams.
+func (c *Cache) claim(d oci.Digest) bool { return c.claimOr(d, nil) }
+
+// claimOr is claim for who does not stream: next is done when whoever has the
+// right gives it back. One waits, the latest.
+func (c *Cache) claimOr(d oci.Digest, next func()) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, taken := c.writing[d]; taken {
-		return false
+	_, taken := c.writing[d]
+	switch {
+	case !taken:
+		c.writing[d] = nil
+	case next != nil:
+		c.writing[d] = next
 	}
-	c.writing[d] = struct{}{}
-	return true
+	return !taken
 }
 
 func (c *Cache) release(d oci.Digest) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	next := c.writing[d]
 	delete(c.writing, d)
+	c.mu.Unlock()
+	if next != nil {
+		c.unhurried(next)
+	}
 }
 
 // keepPartial closes an unfinished fill and leaves it on disk for the next.

@@ -92,14 +92,11 @@ func (c *Cache) fetchManifest(ctx context.Context, repo *Repository, ref string)
 	return m, nil
 }
 
-// keepManifest stores a manifest that was fetched, unless it is here or on its
-// way here. While it is claimed its grant waits for its record.
+// keepManifest stores a manifest that was fetched, unless it is here. While it
+// is claimed its grant waits for its record. Whoever else has the claim takes it
+// for a blob, or removes it: so it is looked at again after that.
 func (c *Cache) keepManifest(repo *Repository, m *Manifest) {
-	claimed := c.claim(m.Digest)
-	if !claimed && c.rebuild.on.Load() { // its file is being proven, and will be taken for a blob
-		c.proveLying(m.Digest)
-		claimed = c.claim(m.Digest)
-	}
+	claimed := c.claimOr(m.Digest, func() { c.keepManifest(repo, m) })
 	if claimed {
 		defer c.release(m.Digest)
 	}
