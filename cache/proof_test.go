@@ -1,12 +1,14 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"cistern/internal/durable/durabletest"
 	"cistern/internal/oci"
 )
 
@@ -111,4 +113,40 @@ func TestRecordAndLeftover(t *testing.T) {
 			again.account()
 		})
 	}
+}
+
+// TestStaleBeforeTheProof: while upstream is down, an image is served whose
+// layers are here and yet to be proven: whoever asks for them has them proven.
+func TestStaleBeforeTheProof(t *testing.T) {
+	t.Parallel()
+	o := newOrigin()
+	c, manifest, blobs := stocked(t, o)
+	stale := func(c *rig) {
+		t.Helper()
+		if m, err := c.tagged(o, "v1", 0); err != nil || m.Digest != manifest || m.Outcome != OutcomeStale {
+			t.Errorf("%+v, %v", m, err)
+		}
+	}
+	o.sick, o.refuse = true, func(context.Context, string, string) error { return oci.ErrUnavailable }
+	for _, d := range blobs {
+		c.doubt(d)
+	}
+	stale(c)
+	for _, d := range blobs {
+		c.want(o.repo("a"), d, OutcomeHit)
+	}
+	c.idle()
+	c.checkpoint()
+	c.close()
+	spoil(t, c.o.indexPath(), false)
+	proven := make(chan struct{})
+	next := open(t, faultyDir(t, c.o.Dir, func(op durabletest.Op) *durabletest.Fault {
+		if op.Kind == "open" && strings.HasPrefix(op.Name, "blobs/") && !strings.HasSuffix(op.Name, manifest.Hex()) {
+			return &durabletest.Fault{Stall: proven}
+		}
+		return nil
+	}))
+	stale(next)
+	close(proven)
+	next.rebuilt()
 }

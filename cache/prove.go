@@ -224,6 +224,19 @@ func (c *Cache) proveNow(d oci.Digest, most int64) (index.Record, bool) {
 	return c.findStored(d)
 }
 
+// provable tells whether something lies here that is yet to be proven, and most
+// likely will be: by whoever asks for it, if not before.
+func (c *Cache) provable(d oci.Digest) bool {
+	if c.doubtful(d, math.MaxInt64) {
+		return true
+	}
+	if !c.rebuild.on.Load() {
+		return false
+	}
+	_, lies := c.store.Lying(d)
+	return lies
+}
+
 // doubtful tells whether settle has doubted an object of that size at most.
 func (c *Cache) doubtful(d oci.Digest, most int64) bool {
 	c.mu.Lock()

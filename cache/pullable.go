@@ -57,7 +57,7 @@ func (c *Cache) pullable(manifest []byte, depth int) bool {
 	}
 	if len(l.Manifests) == 0 {
 		for _, d := range l.content() {
-			if _, here := c.find(d); !here {
+			if _, here := c.find(d); !here && !c.provable(d) {
 				return false
 			}
 		}
