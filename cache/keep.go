@@ -22,6 +22,7 @@ type leftover struct {
 	in     *blob.Ingest
 	hash   hash.Hash
 	public bool // whoever fetched it needed no credentials
+	lay    bool // in blobs/, without a record
 }
 
 func (l *leftover) len() int64 {
@@ -49,7 +50,8 @@ func (c *Cache) leftover(f *fill) (*leftover, error) {
 	if dn := c.takeDonor(f.digest); dn != nil {
 		return c.transplant(f, dn), nil
 	}
-	if c.store.Kept(f.digest) == 0 && !c.demote(f.digest) {
+	lay := c.store.Kept(f.digest) == 0
+	if lay && !c.demote(f.digest) {
 		return nil, nil
 	}
 	res, err := c.store.Reserve(f.ctx, 0)
@@ -68,7 +70,7 @@ func (c *Cache) leftover(f *fill) (*leftover, error) {
 		return nil, nil
 	}
 	f.in = in
-	return c.hashLeft(f, &leftover{c, in, f.digest.Hash(), public})
+	return c.hashLeft(f, &leftover{c, in, f.digest.Hash(), public, lay})
 }
 
 // demote takes a file that lost its record for a fill to go on with.
@@ -103,6 +105,9 @@ func (c *Cache) hashLeft(f *fill, left *leftover) (*leftover, error) {
 			f.Advance(n)
 		}
 	}, 0}, buf[:])
+	if err == nil && left.lay {
+		c.rebuild.hashed.Add(1)
+	}
 	switch {
 	case f.ctx.Err() != nil:
 		left.keep()

@@ -3,6 +3,7 @@ package cache
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"cistern/cache/index"
@@ -293,6 +294,7 @@ func (c *Cache) batch(left []oci.Digest, synced map[oci.Digest]fresh) index.Batc
 		}
 		b.Put = append(b.Put, rec)
 	}
+	slices.SortFunc(b.Put, func(a, b index.Record) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })
 	c.takeTouches(&b)
 	for _, t := range c.newTags {
 		b.PutTags = append(b.PutTags, t)

@@ -185,7 +185,7 @@ func (c *Cache) transplant(f *fill, dn *donor) *leftover {
 		return nil
 	}
 	f.in = in
-	left := &leftover{c, in, f.digest.Hash(), dn.rec.Public}
+	left := &leftover{c: c, in: in, hash: f.digest.Hash(), public: dn.rec.Public}
 	// It may break again, earlier: then that much less is of use.
 	src := &stoppable{f.ctx, io.NewSectionReader(dn.file, 0, dn.upto)}
 	if _, err := io.Copy(io.MultiWriter(in, left.hash), src); errors.Is(err, blob.ErrDisk) || in.Len() == 0 {

@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
+	"math/bits"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"cistern/cache/blob"
@@ -40,14 +44,26 @@ func (c *Cache) label(d oci.Digest) (index.Record, bool) {
 func (c *Cache) labelled(f blob.Found) index.Record {
 	rec, ok := c.label(f.Digest)
 	if !ok || rec.Size != f.Size {
-		made := f.Made
-		if now := time.Now(); made.After(now) {
+		now, made := time.Now(), f.Made
+		if made.After(now) {
 			made = now
 		}
-		rec = index.Record{MediaType: oci.MediaTypeOctetStream, Class: index.ClassOf(f.Size, false), FirstSeen: made, LastUsed: made, Public: f.Public}
+		rec = index.Record{
+			MediaType: oci.MediaTypeOctetStream, Class: index.ClassOf(f.Size, false),
+			FirstSeen: made, LastUsed: roughly(made, now), Public: f.Public,
+		}
 	}
 	rec.Digest, rec.Size, rec.Allocated = f.Digest, f.Size, f.Allocated
 	return rec
+}
+
+// roughly rounds a time down by a 32nd of its age at most. When a file was used
+// nobody knows; that it was made then is a guess. In the index, files of one time
+// lie in the order of their digests, in which they are met: to each time belongs
+// one page that grows. With times as they are, each file changes another page.
+func roughly(t, now time.Time) time.Time {
+	step := uint64(max(now.Sub(t)/64, 0))
+	return t.Truncate(time.Duration(1) << bits.Len64(step))
 }
 
 // regrant takes over who may have a private blob.
@@ -88,47 +104,91 @@ func (c *Cache) undoubt(d oci.Digest) {
 	}
 }
 
+const (
+	// provenAtOnce is how many files are handed to who proves them.
+	provenAtOnce = 64
+	// recordAt is how many proven files do not wait for the second to end: what
+	// one transaction takes. Of twice as many the proving waits for the disk.
+	recordAt = 1000
+	// tellEvery is how often the log says how far it has come.
+	tellEvery = 10 * time.Second
+)
+
 // proveAll proves each file in blobs/ that has no record. It tells whether it
-// came to the end, and left none behind.
+// came to the end, and left none behind. One goroutine walks, folder by folder;
+// some prove; and while they do, the keeper records what they have proven.
 func (c *Cache) proveAll() bool {
 	var g errgroup.Group
 	var left atomic.Bool
-	prove := func(d oci.Digest, by func(oci.Digest)) {
-		by(d)
-		_, proven := c.findStored(d)
-		if _, lies := c.store.Lying(d); lies && !proven { // no descriptor for it, or the disk stalls
-			left.Store(true)
-		}
+	work := make(chan []blob.Found)
+	for range c.provers() {
+		g.Go(func() error {
+			for some := range work {
+				for _, f := range some {
+					if !c.proveOne(f) {
+						left.Store(true)
+					}
+				}
+			}
+			return nil
+		})
 	}
-	g.SetLimit(min(4, runtime.GOMAXPROCS(0)))
-	defer func() { _ = g.Wait() }() // what fails is counted and logged where it does
-	for f, err := range c.store.Blobs() {
-		if c.ctx.Err() != nil {
-			return false
-		}
+	walked := c.walkLying(work)
+	close(work)
+	return g.Wait() == nil && walked && !left.Load() && c.ctx.Err() == nil
+}
+
+// provers is how many files are hashed at once.
+func (c *Cache) provers() int { return min(4, runtime.GOMAXPROCS(0)) }
+
+// walkLying hands out what lies in blobs/ without a record. False if it did not
+// come to the end: the disk or the index fails, or the cache closes.
+func (c *Cache) walkLying(work chan<- []blob.Found) bool {
+	told := time.Now()
+	for folder, err := range c.store.Blobs() {
 		if err != nil {
 			c.diskFailed("looking through the blobs", err)
 			return false
 		}
-		if _, known := c.findStored(f.Digest); known {
-			continue
+		if time.Since(told) > tellEvery {
+			told = time.Now()
+			p := c.rebuild.progress()
+			c.log.Info("blobs are hashed and recorded", zap.Int64("hashed", p.Hashed), zap.Int64("files", p.Files), zap.Int64("damaged", p.Damaged))
 		}
-		if f.Size > maxCollect {
-			prove(f.Digest, c.proveByFill)
-		} else {
-			g.Go(func() error {
-				prove(f.Digest, c.proveLying)
-				return nil
-			})
-		}
-		if c.waiting() >= checkpointAt {
-			c.checkpoint()
-		}
-		if c.idx.Load().Broken() != nil {
-			return false // nobody takes records
+		known, i := c.known(folder), -1
+		folder = slices.DeleteFunc(folder, func(blob.Found) bool { i++; return known[i] })
+		for some := range slices.Chunk(folder, provenAtOnce) {
+			if c.waiting() >= 2*recordAt && !c.checkpoint() || c.idx.Load().Broken() != nil {
+				return false // nobody takes records
+			}
+			select {
+			case work <- some:
+			case <-c.ctx.Done():
+				return false
+			}
 		}
 	}
-	return g.Wait() == nil && !left.Load() && c.ctx.Err() == nil
+	return true
+}
+
+// known is findStored for a folder of files.
+func (c *Cache) known(folder []blob.Found) []bool {
+	ds := make([]oci.Digest, len(folder))
+	for i, f := range folder {
+		ds[i] = f.Digest
+	}
+	known, err := c.idx.Load().Known(ds)
+	if err != nil {
+		c.indexFailed(err)
+	}
+	for i, d := range ds {
+		c.mu.Lock() // not for all at once: hits take it
+		if _, here, gone := c.recentLocked(d); here || gone {
+			known[i] = here
+		}
+		c.mu.Unlock()
+	}
+	return known
 }
 
 // waiting is how many blobs wait for their record.
@@ -138,19 +198,39 @@ func (c *Cache) waiting() int {
 	return len(c.pending)
 }
 
-// proveLying proves a file in blobs/, or waits for whoever is at it.
-func (c *Cache) proveLying(d oci.Digest) {
-	_, _, _ = c.proving.Do(d.String(), func() (any, error) { // it gives nothing
-		c.proveFile(d)
-		return nil, nil
+// proveOne proves a file that was met in blobs/. False if it is to be met again:
+// there is no descriptor for it, or the disk stalls.
+func (c *Cache) proveOne(f blob.Found) bool {
+	switch {
+	case c.ctx.Err() != nil:
+		return false
+	case f.Size > maxCollect:
+		c.proveByFill(f.Digest)
+	case c.proveLying(f.Digest):
+		if c.waiting() >= recordAt {
+			c.hurry()
+		}
+		return true
+	}
+	_, proven := c.findStored(f.Digest)
+	_, lies := c.store.Lying(f.Digest)
+	return proven || !lies
+}
+
+// proveLying proves a file in blobs/, or waits for whoever is at it. It tells
+// whether that came to an end.
+func (c *Cache) proveLying(d oci.Digest) bool {
+	done, _, _ := c.proving.Do(d.String(), func() (any, error) {
+		return c.proveFile(d), nil
 	})
+	return done.(bool)
 }
 
 // proveFile reads a file in blobs/ and makes it a blob if it is what its name
-// says; what is not goes.
-func (c *Cache) proveFile(d oci.Digest) {
+// says; what is not goes. False if nothing came of it.
+func (c *Cache) proveFile(d oci.Digest) (done bool) {
 	if !c.claim(d) {
-		return // it is being fetched
+		return false // it is being fetched
 	}
 	defer c.release(d)
 	defer func() {
@@ -158,13 +238,15 @@ func (c *Cache) proveFile(d oci.Digest) {
 			c.panicked("proving a blob", p)
 		}
 	}()
-	f, ok := c.store.Lying(d)
-	if _, known := c.findStored(d); known || !ok {
-		return
+	if _, known := c.findStored(d); known {
+		return true
 	}
-	intact, err := c.intact(f)
+	f, intact, err := c.intact(d)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true // or what is there is not ours
+	}
 	if short(err) || err != nil && c.ctx.Err() != nil {
-		return
+		return false
 	}
 	c.rebuild.hashed.Add(1)
 	if intact && c.store.Moved() {
@@ -174,30 +256,34 @@ func (c *Cache) proveFile(d oci.Digest) {
 		c.regrant(d)
 		c.rebuild.noteEarly(d)
 		c.admitPlaced(c.labelled(f))
-		return
+		return true
 	}
 	if c.rebuild.counting.Load() {
-		return // it may not be counted yet, and its turn comes
+		return false // it may not be counted yet, and its turn comes
 	}
 	c.rebuild.damaged.Add(1)
-	if err := errors.Join(err, c.store.RemoveLying(d, f.Allocated)); err != nil {
+	rerr := c.store.RemoveLying(d, f.Allocated)
+	if err := errors.Join(err, rerr); err != nil {
 		c.diskFailed("proving a blob", err)
 	}
+	return rerr == nil
 }
 
-// intact hashes a file in blobs/.
-func (c *Cache) intact(f blob.Found) (bool, error) {
-	file, err := c.store.OpenFile(f.Digest)
+// intact hashes a file in blobs/, as long as it is when it is opened: whoever
+// opens it later looks at its size.
+func (c *Cache) intact(d oci.Digest) (f blob.Found, intact bool, err error) {
+	file, f, err := c.store.OpenLying(d)
 	if err != nil {
-		return false, err
+		f, _ = c.store.Lying(d) // what it takes, if it is removed
+		return f, false, err
 	}
 	defer file.Close()
-	h, buf := f.Digest.Hash(), c.chunks.Get().(*[chunk]byte)
+	h, buf := d.Hash(), c.chunks.Get().(*[chunk]byte)
 	defer c.chunks.Put(buf)
-	if _, err := io.CopyBuffer(h, &stoppable{c.ctx, file.File}, buf[:]); err != nil {
-		return false, err
+	if _, err := io.CopyBuffer(h, &stoppable{c.ctx, io.LimitReader(file, f.Size)}, buf[:]); err != nil {
+		return f, false, err
 	}
-	return f.Digest.Matches(h), nil
+	return f, d.Matches(h), nil
 }
 
 // mostUnrecorded bounds what is served without an index, where none can be

@@ -51,6 +51,18 @@ func (s *Store) OpenFile(d oci.Digest) (*File, error) {
 	}
 }
 
+// OpenLying opens the file of a digest in blobs/ and describes what it has
+// opened. Its errors are those of OpenFile.
+func (s *Store) OpenLying(d oci.Digest) (*File, Found, error) {
+	of := s.opens.add(d)
+	f, fi, err := s.openRegular(place(blobsDir, d), os.O_RDONLY)
+	if err != nil {
+		s.drop(d, of)
+		return nil, Found{}, fmt.Errorf("open blob %s: %w", d, err)
+	}
+	return &File{File: f, Size: fi.Size(), of: of, store: s, d: d}, s.found(d, fi), nil
+}
+
 // Close closes the file; the last one to close a removed blob gives its space
 // back. Further calls do nothing.
 func (f *File) Close() error {
@@ -74,9 +86,12 @@ func (s *Store) Reading(d oci.Digest) bool {
 func (s *Store) openPlaces(d oci.Digest) (f durable.File, size int64, tree string, err error) {
 	missing := error(fs.ErrNotExist)
 	for _, tree = range []string{blobsDir, fillsDir, blobsDir} {
-		f, size, err = s.openRegular(place(tree, d), os.O_RDONLY)
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
-			return f, size, tree, err
+		f, fi, err := s.openRegular(place(tree, d), os.O_RDONLY)
+		if err == nil {
+			return f, fi.Size(), tree, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, 0, "", err
 		}
 		if errors.Is(err, ErrForeign) {
 			missing = err // there may be a good one in the other place
@@ -85,17 +100,17 @@ func (s *Store) openPlaces(d oci.Digest) (f durable.File, size int64, tree strin
 	return nil, 0, "", missing
 }
 
-func (s *Store) openRegular(name string, flag int) (durable.File, int64, error) {
+func (s *Store) openRegular(name string, flag int) (durable.File, fs.FileInfo, error) {
 	f, err := s.fs.OpenFile(name, flag, 0)
 	switch {
 	case err == nil:
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, 0, err
+		return nil, nil, err
 	case foreign(err):
 		s.counters.foreign.Add(1)
-		return nil, 0, fmt.Errorf("%w: %s (%w)", ErrForeign, name, err)
+		return nil, nil, fmt.Errorf("%w: %s (%w)", ErrForeign, name, err)
 	default:
-		return nil, 0, diskError("open", err)
+		return nil, nil, diskError("open", err)
 	}
 	fi, err := f.Stat()
 	if err != nil {
@@ -105,9 +120,9 @@ func (s *Store) openRegular(name string, flag int) (durable.File, int64, error) 
 		err = fmt.Errorf("%w: %s is %s", ErrForeign, name, fi.Mode().Type())
 	}
 	if err != nil {
-		return nil, 0, errors.Join(err, f.Close())
+		return nil, nil, errors.Join(err, f.Close())
 	}
-	return f, fi.Size(), nil
+	return f, fi, nil
 }
 
 // foreign tells from an error that no file of ours is there, but something else,

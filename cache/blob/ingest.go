@@ -98,17 +98,15 @@ func (s *Store) DropKept(d oci.Digest) error {
 // the rest (Kept tells how much that leaves). Whether what is there can be
 // trusted is for the caller to know (SameBoot) and to prove (the digest).
 func (s *Store) Resume(d oci.Digest, r *Reservation) (*Ingest, int64, error) {
-	f, size, err := s.openRegular(place(fillsDir, d), os.O_RDWR)
+	f, fi, err := s.openRegular(place(fillsDir, d), os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) {
 		in, err := s.Create(d, r)
 		return in, 0, err
 	}
-	var fi fs.FileInfo
+	var size int64
 	if err == nil {
-		if _, err = f.Seek(size, 0); err == nil {
-			fi, err = f.Stat()
-		}
-		if err != nil {
+		size = fi.Size()
+		if _, err = f.Seek(size, 0); err != nil {
 			err = errors.Join(err, f.Close())
 		}
 	}

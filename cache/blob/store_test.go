@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -570,17 +571,31 @@ func TestBlobsWalk(t *testing.T) {
 		put(t, s, ds[i], content(i, 5000))
 	}
 	lasting(t, s, ds[:15]...)
-	n := 0
-	for f, err := range s.Blobs() {
-		if err != nil || f.Size != 5000 || f.Allocated != 8192 {
-			t.Errorf("%+v, %v", f, err)
+	shards := map[string]bool{}
+	left := map[oci.Digest]bool{}
+	for _, d := range ds[:15] {
+		left[d] = true
+	}
+	for here, err := range s.Blobs() {
+		if err != nil || len(here) == 0 || !slices.IsSortedFunc(here, func(a, b Found) int { return strings.Compare(a.Digest.Hex(), b.Digest.Hex()) }) {
+			t.Fatalf("%+v, %v", here, err)
 		}
-		n++
+		shard := here[0].Digest.Hex()[:2]
+		if shards[shard] {
+			t.Errorf("folder %s twice", shard)
+		}
+		shards[shard] = true
+		for _, f := range here {
+			if !left[f.Digest] || f.Digest.Hex()[:2] != shard || f.Size != 5000 || f.Allocated != 8192 {
+				t.Errorf("%+v in folder %s", f, shard)
+			}
+			delete(left, f.Digest)
+		}
 	}
-	if n != 15 {
-		t.Errorf("%d blobs", n)
+	if len(left) > 0 {
+		t.Errorf("not met: %v", left)
 	}
-	n = 0
+	n := 0
 	for range s.Blobs() {
 		if n++; n == 3 {
 			break

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"maps"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,12 +47,11 @@ func (s *Store) surveyTree(tree string) error {
 			s.shardsSeen = true
 			return nil
 		}
-		return s.files(dir, func(d oci.Digest, fi fs.FileInfo) bool {
+		return s.files(dir, func(d oci.Digest, fi fs.FileInfo) {
 			k := s.keptAs(fi)
 			s.kept[d] = k
 			s.ledger.addUsed(k.allocated, false)
 			s.ledger.found(k.allocated)
-			return true
 		})
 	})
 }
@@ -84,38 +84,33 @@ func isShard(name string) bool {
 	return len(name) == 2 && strings.Trim(name, "0123456789abcdef") == ""
 }
 
-// files calls f for each file of a shard folder that is named as a blob, until
-// f says false.
-func (s *Store) files(dir string, f func(oci.Digest, fs.FileInfo) bool) error {
+// files calls f for each file of a shard folder that is named as a blob.
+func (s *Store) files(dir string, f func(oci.Digest, fs.FileInfo)) error {
 	entries, err := s.fs.ReadDir(dir)
 	if err != nil {
 		return err
 	}
+	alg, shard := path.Base(path.Dir(dir)), path.Base(dir)
 	for _, e := range entries {
-		d, ok := digestOf(path.Join(dir, e.Name()))
 		fi, err := e.Info()
 		if err != nil {
 			continue // gone since
 		}
+		d, ok := digestOf(alg, shard, e.Name())
 		if !ok || !fi.Mode().IsRegular() {
 			s.counters.foreign.Add(1)
 			continue
 		}
-		if !f(d, fi) {
-			return nil
-		}
+		f(d, fi)
 	}
 	return nil
 }
 
-// digestOf reads a path back that place has made; false for any other.
-func digestOf(name string) (oci.Digest, bool) {
-	parts := strings.Split(name, "/")
-	if len(parts) != 4 {
-		return oci.Digest{}, false
-	}
-	d, err := oci.ParseDigest(parts[1] + ":" + parts[3])
-	return d, err == nil && place(parts[0], d) == name
+// digestOf reads back what place has made, the folders of it and the name; false
+// for anything else.
+func digestOf(alg, shard, name string) (oci.Digest, bool) {
+	d, err := oci.ParseDigest(alg + ":" + name)
+	return d, err == nil && name[:2] == shard
 }
 
 // Fills yields what lies in fills/ beyond the work of this process, with its
@@ -135,24 +130,26 @@ func (s *Store) Fills() iter.Seq2[oci.Digest, int64] {
 	}
 }
 
-// Blobs walks blobs/ and yields each file there with its size and allocated
-// bytes: the raw material when the index was lost. A folder that cannot be read
-// ends the walk with an error and the zero File. What it yields is not counted
-// unless it was in Options.Used: see AddUsed.
-func (s *Store) Blobs() iter.Seq2[Found, error] {
-	return func(yield func(Found, error) bool) {
+// Blobs walks blobs/ and yields the files of one folder after the other, in the
+// order of their digests, with their sizes and allocated bytes: the raw material
+// when the index was lost. A folder that cannot be read ends the walk with an
+// error. What it yields is not counted unless it was in Options.Used: see AddUsed.
+func (s *Store) Blobs() iter.Seq2[[]Found, error] {
+	return func(yield func([]Found, error) bool) {
 		stop := errors.New("enough")
-		err := s.shards(blobsDir, func(alg, shard string) (err error) {
-			ferr := s.files(path.Join(blobsDir, alg, shard), func(d oci.Digest, fi fs.FileInfo) bool {
-				if !yield(s.found(d, fi), nil) {
-					err = stop
-				}
-				return err == nil
+		err := s.shards(blobsDir, func(alg, shard string) error {
+			var here []Found
+			err := s.files(path.Join(blobsDir, alg, shard), func(d oci.Digest, fi fs.FileInfo) {
+				here = append(here, s.found(d, fi))
 			})
-			return errors.Join(err, ferr)
+			slices.SortFunc(here, func(a, b Found) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })
+			if len(here) > 0 && !yield(here, nil) {
+				return stop
+			}
+			return err
 		})
 		if err != nil && !errors.Is(err, stop) {
-			yield(Found{}, diskError("look through "+blobsDir, err))
+			yield(nil, diskError("look through "+blobsDir, err))
 		}
 	}
 }

@@ -198,11 +198,14 @@ func (w *world) takeUp() {
 		return
 	}
 	var strays []oci.Digest
-	for f, err := range w.s.Blobs() {
+	for here, err := range w.s.Blobs() {
 		if !w.mustBe(err) {
 			return
 		}
-		if _, known := w.index[f.Digest]; !known {
+		for _, f := range here {
+			if _, known := w.index[f.Digest]; known {
+				continue
+			}
 			strays = append(strays, f.Digest)
 			w.s.AddUsed(f.Allocated)
 			if !w.mustBe(w.s.Demote(f.Digest)) {

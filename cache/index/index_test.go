@@ -60,6 +60,16 @@ func TestRecordSurvivesReopening(t *testing.T) {
 	}
 }
 
+func TestKnown(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	apply(t, x, Batch{Put: []Record{record(1, 1), record(3, 1)}})
+	got, err := x.Known([]oci.Digest{digest(1), digest(2), digest(3), {}})
+	if err != nil || !slices.Equal(got, []bool{true, false, true, false}) {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 func TestTouchIsCoarse(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
