@@ -1,12 +1,15 @@
 package cache
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -14,6 +17,8 @@ import (
 	"time"
 
 	"cistern/cache/index"
+	"cistern/internal/durable"
+	"cistern/internal/durable/durabletest"
 	"cistern/internal/oci"
 )
 
@@ -95,6 +100,89 @@ func TestNoRoomForRecords(t *testing.T) {
 		c.account()
 		c.close()
 	})
+}
+
+// TestAdoptedIsLasting: a record means that the file is on stable storage, also
+// that of a file which came from anywhere and which nobody has synced. One system
+// call does for all; where it fails, or a file came after it, each is synced.
+func TestAdoptedIsLasting(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		refused bool // SyncAll
+		young   bool // the files change no earlier than it begins
+		fsyncs  int
+	}{"at once": {fsyncs: 0}, "one by one": {refused: true, fsyncs: 20}, "younger": {young: true, fsyncs: 20}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				disk := durabletest.New(durabletest.Options{})
+				ds := plantIn(t, disk, 20)
+				if !c.young {
+					time.Sleep(time.Second)
+				}
+				seam := &durabletest.Faulty{FS: disk, Choose: func(op durabletest.Op) *durabletest.Fault {
+					if op.Kind == "syncall" && c.refused {
+						return &durabletest.Fault{Err: syscall.EIO}
+					}
+					return nil
+				}}
+				r, err := Open(Options{Dir: "memory", fs: seam, indexDir: t.TempDir(), index: index.Options{NoSync: true}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = r.Close() }() // the power is gone then
+				synctest.Wait()
+				if r.rebuild.on.Load() {
+					t.Error("it is at it still")
+				}
+				fsyncs := 0
+				for _, op := range seam.Trace() {
+					if op.Kind == "fsync" && strings.HasPrefix(op.Name, "blobs/") {
+						fsyncs++
+					}
+				}
+				if fsyncs != c.fsyncs {
+					t.Errorf("%d files were synced, not %d", fsyncs, c.fsyncs)
+				}
+				for _, d := range ds {
+					if _, ok, err := r.idx.Load().Get(d); !ok {
+						t.Fatalf("%s has no record: %v", d, err)
+					}
+				}
+				for seed := range 50 {
+					after := disk.Crash(rand.New(rand.NewPCG(uint64(seed), 0)))
+					for _, d := range ds {
+						name := path.Join("blobs/sha256", d.Hex()[:2], d.Hex())
+						if data, err := durable.ReadFile(after, name); err != nil || oci.FromBytes(data) != d {
+							t.Fatalf("after a power cut %s, which has a record, is %q, %v", name, data, err)
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+// plantIn is plant for a disk in memory: nothing is synced.
+func plantIn(t *testing.T, disk durable.FS, n int) (ds []oci.Digest) {
+	t.Helper()
+	for i := range n {
+		data := fmt.Appendf(nil, "planted %d", i)
+		d := oci.FromBytes(data)
+		name := path.Join("blobs/sha256", d.Hex()[:2], d.Hex())
+		if _, err := durable.MkdirAll(disk, path.Dir(name)); err != nil {
+			t.Fatal(err)
+		}
+		f, err := disk.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err == nil {
+			_, err = f.Write(data)
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		ds = append(ds, d)
+	}
+	return ds
 }
 
 // TestRoughly: a time is rounded down by a 32nd of its age at most, so that there

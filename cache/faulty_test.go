@@ -134,7 +134,7 @@ func failures() (all []durabletest.Fault) {
 
 // kinds are the operations on a disk, and on files.
 var kinds = []string{
-	"open", "create", "mkdir", "rename", "remove", "lstat", "readdir", "syncdir", "lock", "free",
+	"open", "create", "mkdir", "rename", "remove", "lstat", "readdir", "syncdir", "syncall", "lock", "free",
 	"read", "readat", "write", "seek", "stat", "truncate", "fsync", "close",
 }
 

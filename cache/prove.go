@@ -249,7 +249,7 @@ func (c *Cache) proveFile(d oci.Digest) (done bool) {
 		return false
 	}
 	c.rebuild.hashed.Add(1)
-	if intact && c.store.Moved() {
+	if intact && !f.Lasting {
 		err = c.store.SyncLying(d)
 	}
 	if err == nil && intact {

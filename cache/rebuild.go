@@ -291,6 +291,7 @@ func (c *Cache) takeUpAll(count bool) {
 			return
 		}
 	}
+	c.calm("syncing files", c.syncLying)
 	for !(c.calm("taking tags over", c.takeTags) && c.calm("proving files", c.proveAll) && c.checkpoint() && c.allProven()) {
 		if !c.pause(&wait) {
 			return
@@ -298,6 +299,16 @@ func (c *Cache) takeUpAll(count bool) {
 	}
 	p := c.rebuild.progress()
 	c.log.Info("all blobs are recorded", zap.Int64("files", p.Files), zap.Int64("damaged", p.Damaged))
+}
+
+// syncLying puts what lies in blobs/ on stable storage: a record says so. Where it
+// fails each file is synced when it is proven, and the disk says which it was.
+func (c *Cache) syncLying() bool {
+	err := c.store.SyncAll()
+	if err != nil {
+		c.log.Warn("files without a record are synced one by one, which is slow", zap.Error(err))
+	}
+	return err == nil
 }
 
 // allProven ends the rebuilding; false if an index broke meanwhile, and it is to

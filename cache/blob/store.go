@@ -62,6 +62,8 @@ type Store struct {
 
 	shardsSeen bool // blobs/ had a folder at Open
 
+	synced atomic.Pointer[time.Time] // when SyncAll began; nil: never
+
 	counters counters
 }
 

@@ -160,6 +160,7 @@ type Found struct {
 	Size, Allocated int64     // bytes
 	Public          bool      // it was made by CreatePublic
 	Made            time.Time // when it was written
+	Lasting         bool      // on stable storage, see SyncAll
 }
 
 // lookAt counts what a folder takes now.

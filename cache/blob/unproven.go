@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"strconv"
 	"syscall"
 
@@ -93,20 +94,52 @@ func (s *Store) RemoveLying(d oci.Digest, allocated int64) error {
 }
 
 func (s *Store) found(d oci.Digest, fi fs.FileInfo) Found {
-	return Found{Digest: d, Size: fi.Size(), Allocated: s.allocated(fi), Public: fi.Mode()&fs.ModeSticky != 0, Made: fi.ModTime()}
+	f := Found{Digest: d, Size: fi.Size(), Allocated: s.allocated(fi), Public: fi.Mode()&fs.ModeSticky != 0, Made: fi.ModTime()}
+	if synced, changed := s.synced.Load(), durable.Changed(fi); synced != nil && !changed.IsZero() {
+		f.Lasting = changed.Before(*synced)
+	}
+	return f
 }
 
-// SyncLying puts a file in blobs/ on stable storage, which a copy of a
-// directory is not.
+// SyncAll puts all that lies in blobs/ on stable storage. A file there without a
+// record may have come from anywhere, and fsync of each asks the device to flush
+// its cache a million times. What is Found from here on, and has not changed
+// since, is Lasting. Where it fails nothing is, and each file is for SyncLying.
+//
+// When it began, a file of our own says: the clock is the file system's.
+//
+//	open(rebuild.tmp) fsync close rename(rebuild)
+//	open(folder) fsync close
+//	syncfs
+func (s *Store) SyncAll() error {
+	if err := durable.WriteFile(s.fs, unprovenName, nil); err != nil {
+		return diskError("mark when blobs are synced", err)
+	}
+	fi, err := s.fs.Lstat(unprovenName)
+	if err == nil {
+		err = s.fs.SyncAll()
+	}
+	if err != nil {
+		return diskError("sync all blobs", err)
+	}
+	began := durable.Changed(fi)
+	s.synced.Store(&began)
+	return nil
+}
+
+// SyncLying puts a file in blobs/ on stable storage, and its name.
 //
 //	open(file) fsync close
+//	open(folder) fsync close
 func (s *Store) SyncLying(d oci.Digest) error {
-	err := durable.SyncFile(s.fs, place(blobsDir, d))
+	name := place(blobsDir, d)
+	err := durable.SyncFile(s.fs, name)
 	s.counters.filesSynced.Add(1)
 	if err != nil {
 		s.counters.syncFailures.Add(1)
+		return diskError("sync blob "+d.String(), err)
 	}
-	return diskError("sync blob "+d.String(), err)
+	return s.syncFolder(path.Dir(name))
 }
 
 // identity tells this directory from a copy of it: the inode of the lock file,

@@ -135,6 +135,21 @@ func (d *Dir) SyncDir(name string) error {
 	return nil
 }
 
+// SyncAll implements FS.
+//
+//	syncfs
+func (d *Dir) SyncAll() (err error) {
+	cerr := d.raw.Control(func(fd uintptr) {
+		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+			err = unix.Syncfs(int(fd))
+		}
+	})
+	if cerr != nil {
+		return fs.ErrClosed // there is no other reason
+	}
+	return os.NewSyscallError("syncfs", err)
+}
+
 func (d *Dir) syncWalking(name string) error {
 	f, err := d.root.Open(name)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package durable is what Cistern's stores ask of a file system: a seam of ten
+// Package durable is what Cistern's stores ask of a file system: a seam of eleven
 // operations confined to one directory (FS), the real one behind it (Dir), and
 // the few sequences on top that survive a power cut, each with the system
 // calls it is made of written above it.
@@ -22,7 +22,7 @@ import (
 // fs.ErrNotExist and the syscall.Errno. All methods may be called concurrently.
 //
 // Nothing is durable before Sync of the file and SyncDir of the folder that
-// names it: the implementation that loses everything else in a crash is a
+// names it, or SyncAll: the implementation that loses everything else in a crash is a
 // legal one.
 type FS interface {
 	// OpenFile opens with the flags of package os. No symbolic link is
@@ -41,6 +41,9 @@ type FS interface {
 	ReadDir(name string) ([]fs.DirEntry, error)
 	// SyncDir makes the names in a folder durable.
 	SyncDir(name string) error
+	// SyncAll makes all durable that is there when it is called, files and
+	// names, in the whole file system. Its error does not say what failed.
+	SyncAll() error
 	// Lock takes an exclusive lock on a file, which it makes, for as long as
 	// the returned Closer is open. A lock held by another process is waited
 	// for until patience is over, then the error wraps ErrLocked.
@@ -70,6 +73,16 @@ const block = 4096
 
 // RoundUp gives the bytes that n bytes of content allocate at least.
 func RoundUp(n int64) int64 { return (n + block - 1) / block * block }
+
+// Changed is when a file's content or names last changed, by the clock of its
+// file system; zero where that is not known.
+func Changed(fi fs.FileInfo) time.Time {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok || st.Ctim == (syscall.Timespec{}) {
+		return time.Time{}
+	}
+	return time.Unix(st.Ctim.Unix())
+}
 
 // Allocated is what a file or folder takes on disk, in bytes: its blocks, or
 // its size rounded up where that is more. It is more where the file system

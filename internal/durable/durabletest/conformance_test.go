@@ -69,7 +69,7 @@ func testCreate(t *testing.T, f planter) {
 		is(t, "exclusively again", err, fs.ErrExist)
 		h, err = f.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600)
 		must(t, err, h.Close())
-		if fi, err := f.Lstat(name); err != nil || fi.Mode() != mode || time.Since(fi.ModTime()) > time.Minute {
+		if fi, err := f.Lstat(name); err != nil || fi.Mode() != mode || time.Since(fi.ModTime()) > time.Minute || time.Since(durable.Changed(fi)) > time.Minute {
 			t.Errorf("opened to create once more: %v, %v", fi, err)
 		}
 	}
@@ -138,7 +138,7 @@ func testNames(t *testing.T, f planter) {
 	if err != nil || !fi.IsDir() || fi.Mode().Perm()&0o700 != 0o700 {
 		t.Errorf("%v, %v", fi, err)
 	}
-	must(t, f.SyncDir("."), f.SyncDir("a"))
+	must(t, f.SyncDir("."), f.SyncDir("a"), f.SyncAll())
 	_, err = f.Lstat("none")
 	is(t, "lstat", err, fs.ErrNotExist)
 	_, err = f.Lstat("a/b/c")
@@ -374,7 +374,7 @@ func testClosed(t *testing.T, f planter) {
 	_, rerr := f.ReadDir(".")
 	_, kerr := f.Lock("lock", 0)
 	_, _, ferr := f.Free()
-	for i, err := range []error{oerr, lerr, rerr, kerr, ferr, f.Mkdir("a"), f.Rename("x", "y"), f.Remove("x"), f.SyncDir(".")} {
+	for i, err := range []error{oerr, lerr, rerr, kerr, ferr, f.Mkdir("a"), f.Rename("x", "y"), f.Remove("x"), f.SyncDir("."), f.SyncAll()} {
 		if err == nil { // package os has no one error for it
 			t.Errorf("after close: operation %d works", i)
 		}

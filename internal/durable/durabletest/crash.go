@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"time"
 )
 
 // ErrOff is what every operation says once the process or the machine that it
@@ -139,7 +140,7 @@ func (d *disk) change(c ...half) {
 			d.inodes++
 			d.used += h.to.allocated()
 		}
-		h.to.named = true
+		h.to.named, h.to.renamed = true, time.Now()
 	}
 	change(c).apply(func(n *node) map[string]*node { return n.entries })
 	d.journal = append(d.journal, c)
@@ -191,6 +192,25 @@ func (d *disk) settle(dir *node) {
 	d.journal = rest
 }
 
+// SyncAll implements durable.FS.
+func (f *FS) SyncAll() error {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if err := f.usable(); err != nil {
+		return err
+	}
+	for _, c := range f.d.journal {
+		c.apply(func(n *node) map[string]*node { return n.below })
+	}
+	f.d.journal = nil
+	f.d.each(f.d.root, func(n *node) {
+		if !n.mode.IsDir() {
+			n.settle()
+		}
+	})
+	return nil
+}
+
 // luck is how much of what was not synced survives: nothing, all, or a share.
 func luck(rng *rand.Rand) float64 {
 	switch rng.IntN(4) {
@@ -238,7 +258,7 @@ type outcome struct {
 
 // boot gives a node as it is found, with all below it.
 func (o *outcome) boot(n *node) *node {
-	found := &node{ino: n.ino, mode: n.mode, modified: n.modified, named: true}
+	found := &node{ino: n.ino, mode: n.mode, modified: n.modified, renamed: n.renamed, named: true}
 	if !n.mode.IsDir() {
 		found.seen = o.content(n)
 		found.stable = content{found.seen.size, slices.Clone(found.seen.blocks)}

@@ -37,6 +37,22 @@ func expect(t *testing.T, what string, found map[string]int, all ...string) {
 
 const absent = "(no such file or directory)"
 
+// All that was there when SyncAll was called is there after a power cut: data,
+// names, folders, a rename; what came later may not be.
+func TestCrashAfterSyncAll(t *testing.T) {
+	t.Parallel()
+	f := New(Options{})
+	must(t, f.Mkdir("a"), f.Mkdir("b"))
+	put(t, f, "a/x", blocks("ab"))
+	put(t, f, "b/gone", "z")
+	must(t, f.Rename("a/x", "b/x"), f.Remove("b/gone"), f.SyncAll())
+	put(t, f, "b/later", "c")
+	expect(t, "before", outcomes(f, func(f *FS) string {
+		return letters(get(f, "b/x")) + " " + get(f, "a/x") + " " + get(f, "b/gone")
+	}), "ab "+absent+" "+absent)
+	expect(t, "later", outcomes(f, func(f *FS) string { return get(f, "b/later") }), absent, "", "c", "\x00")
+}
+
 // FAULTS 0.5: what was synced is there; a name without its data is an empty
 // file or one of zeros; data without its name is nothing.
 func TestCrashOfOneFile(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 
 // Op is one operation on a file system. Kinds are "open", "create" (an open that
 // may create), "mkdir", "rename", "remove", "lstat", "readdir", "syncdir",
-// "lock" and "free"; of an open file "read", "readat", "write", "seek", "stat",
+// "syncall", "lock" and "free"; of an open file "read", "readat", "write", "seek", "stat",
 // "truncate", "fsync" and "close".
 type Op struct {
 	N    int // from 1, in the order of beginning
@@ -159,6 +159,11 @@ func (f *Faulty) ReadDir(name string) (entries []fs.DirEntry, err error) {
 // SyncDir implements durable.FS.
 func (f *Faulty) SyncDir(name string) error {
 	return f.do("syncdir", name, func() error { return f.FS.SyncDir(name) }, nil)
+}
+
+// SyncAll implements durable.FS.
+func (f *Faulty) SyncAll() error {
+	return f.do("syncall", "", f.FS.SyncAll, nil)
 }
 
 // Lock implements durable.FS.

@@ -30,6 +30,7 @@ type node struct {
 	ino      uint64
 	mode     fs.FileMode // with its type
 	modified time.Time
+	renamed  time.Time // when it last got a name
 	opens    int
 	named    bool
 
@@ -148,6 +149,11 @@ func (n *node) lose() {
 // info describes a node.
 func (n *node) info(name string) fs.FileInfo {
 	st := &syscall.Stat_t{Ino: n.ino, Nlink: 1, Mode: uint32(n.mode.Perm()), Size: n.seen.size, Blocks: n.allocated() / 512, Blksize: blockSize}
+	changed := n.modified
+	if n.renamed.After(changed) {
+		changed = n.renamed
+	}
+	st.Ctim = syscall.NsecToTimespec(changed.UnixNano())
 	if n.mode.IsDir() {
 		st.Size = blockSize
 	}
