@@ -138,8 +138,9 @@ func (c *Cache) proveAll() bool {
 	return g.Wait() == nil && walked && !left.Load() && c.ctx.Err() == nil
 }
 
-// provers is how many files are hashed at once.
-func (c *Cache) provers() int { return min(4, runtime.GOMAXPROCS(0)) }
+// provers is how many files are hashed at once: as many as there are processors,
+// of which GOMAXPROCS is twice as many as a rule. With more of them hits wait.
+func (c *Cache) provers() int { return min(4, max(1, runtime.GOMAXPROCS(0)/2)) }
 
 // walkLying hands out what lies in blobs/ without a record. False if it did not
 // come to the end: the disk or the index fails, or the cache closes.
