@@ -346,8 +346,12 @@ func (x *Index) Known(ds []oci.Digest) (known []bool, err error) {
 	known = make([]bool, len(ds))
 	err = x.view("get", func(tx *bolt.Tx) error {
 		for i, d := range ds {
-			if !d.IsZero() {
-				_, known[i] = x.record(tx, digestKey(d))
+			if d.IsZero() {
+				continue
+			}
+			key := digestKey(d)
+			if s, ok := x.record(tx, key); ok {
+				_, known[i] = x.full(tx, key, d, s)
 			}
 		}
 		return nil
