@@ -15,18 +15,36 @@ import (
 const (
 	// outcomesEach is how many outcomes of each power cut are looked at.
 	outcomesEach = 2
-	// cutsOneIn is after how many operations there is a cut or a kill in an
-	// ordinary run of the tests, see after.
+	// cutsOneIn is after how many operations there is a cut or a kill, see after.
 	cutsOneIn = 16
 )
 
 // FAULTS rows 37, 40 and 41, goal G3: the power goes after the n-th operation on
-// the disk, for one n after the other until the story is over, and the index is
-// as the last transaction left it. What was recorded is there without upstream,
-// nothing else is believed, the account is right and the cap kept.
+// the disk, and the index is as the last transaction left it. What was recorded
+// is there without upstream, nothing else is believed, the account is right and
+// the cap kept.
 func TestPowerCutAfterEveryOperation(t *testing.T) {
 	t.Parallel()
-	n, cuts, outcomes := 1, 0, 0
+	outcomes := 0
+	endAfterEveryOperation(t, true, func(w *world, n int) { outcomes += w.outcomes(n, outcomesEach) })
+	t.Logf("%d outcomes", outcomes)
+}
+
+// FAULTS row 40: a process is killed after the n-th operation.
+func TestKillAfterEveryOperation(t *testing.T) {
+	t.Parallel()
+	endAfterEveryOperation(t, false, func(w *world, _ int) {
+		w.stop()
+		w.after("after").bootAfter(nil)
+	})
+}
+
+// endAfterEveryOperation tells the story until the power is cut or the process
+// killed, after the n-th operation, for one n after the other until the story is
+// over. Each time it has a look at what is left.
+func endAfterEveryOperation(t *testing.T, power bool, look func(w *world, n int)) {
+	t.Helper()
+	n, ends := 1, 0
 	for over := false; !over; n = after(n, cutsOneIn) {
 		var at durabletest.Op
 		text := inBubble(t, storyLimit, func(w *world) {
@@ -37,23 +55,22 @@ func TestPowerCutAfterEveryOperation(t *testing.T) {
 					return nil
 				}
 				at = op
-				return &durabletest.Fault{After: func() { w.off(true) }}
+				return &durabletest.Fault{After: func() { w.off(power) }}
 			})
 			w.story()
-			if over = w.seam.Count() < first+n; !w.cut {
-				return
+			if over = w.seam.Count() < first+n; w.cut {
+				ends++
+				look(w, n)
 			}
-			cuts++
-			outcomes += w.outcomes(n, outcomesEach)
 		})
 		if text != "" {
-			t.Errorf("power cut after operation %d (%s): %s", n, at, text)
+			t.Errorf("ended after operation %d (%s), by a power cut: %v: %s", n, at, power, text)
 		}
 	}
 	if n < 1000 {
 		t.Errorf("only %d operations: the story is not told", n)
 	}
-	t.Logf("%d cuts, %d outcomes", cuts, outcomes)
+	t.Logf("%d ends", ends)
 }
 
 // outcomes looks at what the next boot may find, and at what it makes of it.
@@ -99,43 +116,12 @@ func (w *world) bootAfter(rng *rand.Rand) {
 	}
 }
 
-// FAULTS row 40: a process is killed after the n-th operation.
-func TestKillAfterEveryOperation(t *testing.T) {
-	t.Parallel()
-	n, kills := 1, 0
-	for over := false; !over; n = after(n, cutsOneIn) {
-		var at durabletest.Op
-		text := inBubble(t, storyLimit, func(w *world) {
-			w.next(nil)
-			first := w.seam.Count()
-			w.faultAt(func(op durabletest.Op) *durabletest.Fault {
-				if op.N != first+n {
-					return nil
-				}
-				at = op
-				return &durabletest.Fault{After: func() { w.off(false) }}
-			})
-			w.story()
-			if over = w.seam.Count() < first+n; !w.cut {
-				return
-			}
-			kills++
-			w.stop()
-			w.after("after").bootAfter(nil)
-		})
-		if text != "" {
-			t.Errorf("killed after operation %d (%s): %s", n, at, text)
-		}
-	}
-	t.Logf("%d kills", kills)
-}
-
 // FAULTS rows 40 and 41: the power goes in the middle of the n-th transaction
 // of the index, which then was or was not.
 func TestPowerCutInEveryTransaction(t *testing.T) {
 	t.Parallel()
-	n, outcomes := 1, 0
-	for over := false; !over; n++ {
+	n, cuts, outcomes := 1, 0, 0
+	for over := false; !over; n += durabletest.OneIn(durabletest.Either(1, 3)) {
 		text := inBubble(t, storyLimit, func(w *world) {
 			w.next(nil)
 			count := 0
@@ -152,11 +138,12 @@ func TestPowerCutInEveryTransaction(t *testing.T) {
 			if over = !w.cut; over {
 				return
 			}
-			outcomes += w.outcomes(n, 4*outcomesEach)
+			cuts++
+			outcomes += w.outcomes(n, durabletest.Either(4, 1)*outcomesEach)
 		})
 		if text != "" {
 			t.Errorf("power cut in transaction %d: %s", n, text)
 		}
 	}
-	t.Logf("%d cuts, %d outcomes", n-2, outcomes)
+	t.Logf("%d cuts, %d outcomes", cuts, outcomes)
 }

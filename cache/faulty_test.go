@@ -139,13 +139,13 @@ var kinds = []string{
 }
 
 // after is the operation to look at after the n-th: the next one, and where that
-// would be too many for each run of the tests, one in so many. FAULT_TIMES makes
-// it denser; from that many on it is complete.
+// would be too many for each run of the tests, one in so many, or in four times
+// as many under the race detector. FAULT_TIMES makes it denser, up to all.
 func after(n, oneIn int) int {
-	if n < 10 {
+	if n < durabletest.Either(10, 1) {
 		return n + 1
 	}
-	return n + max(1, oneIn/durabletest.Times(1))
+	return n + durabletest.OneIn(durabletest.Either(1, 4)*oneIn)
 }
 
 // FAULTS rows 30 to 34, goal G3: of each kind of operation the n-th fails, for

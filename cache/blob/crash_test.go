@@ -9,6 +9,9 @@ import (
 // outcomesEach is how many outcomes of each power cut are looked at.
 const outcomesEach = 3
 
+// everyNth is after how many operations there is a cut or a kill.
+func everyNth() int { return durabletest.OneIn(durabletest.Either(1, 6)) }
+
 // FAULTS rows 40 and 41, goal G3: the power goes after the n-th operation, for
 // every n until the story is over. Whatever the next boot finds of what was not
 // synced, all that has a record is whole, nothing that was not proven is
@@ -16,7 +19,7 @@ const outcomesEach = 3
 func TestPowerCutAfterEveryOperation(t *testing.T) {
 	t.Parallel()
 	runs := 0
-	for n := 1; ; n++ {
+	for n := 1; ; n += everyNth() {
 		f := &firstError{}
 		w := newWorld(f, memory{durabletest.New(durabletest.Options{})})
 		w.seam.Choose = durabletest.Nth(n, w.cut())
@@ -63,8 +66,8 @@ func (w *world) bootAfter() {
 // is there, and the next one may go on with it.
 func TestKillAfterEveryOperation(t *testing.T) {
 	t.Parallel()
-	n := 1
-	for ; ; n++ {
+	kills := 0
+	for n := 1; ; n += everyNth() {
 		f := &firstError{}
 		w := newWorld(f, memory{durabletest.New(durabletest.Options{})})
 		var left *durabletest.FS
@@ -76,6 +79,7 @@ func TestKillAfterEveryOperation(t *testing.T) {
 		if left == nil {
 			break
 		}
+		kills++
 		next := newWorld(f, memory{left})
 		next.index, next.closing, next.boot = w.atCut.index, w.atCut.closing, w.atCut.boot
 		next.bootAfter()
@@ -83,5 +87,5 @@ func TestKillAfterEveryOperation(t *testing.T) {
 			t.Fatalf("killed after operation %d (%s): %s", n, w.seam.Trace()[n-1], f.text)
 		}
 	}
-	t.Logf("%d kills", n-1)
+	t.Logf("%d kills", kills)
 }

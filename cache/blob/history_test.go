@@ -10,12 +10,11 @@ import (
 	"cistern/internal/durable/durabletest"
 )
 
-const (
-	// histories is how many random lives of a store are lived at a time, by
-	// several at once.
-	histories = 20_000
-	batches   = 8
-)
+// batches is how many live histories at once.
+const batches = 8
+
+// checks is how often each of them has rapid live a hundred.
+func checks() int { return durabletest.Times(durabletest.Either(25, 3)) }
 
 // FAULTS rows 30 to 33, 37, 40 and 41, goal G4: random histories of fills,
 // checkpoints, evictions, stops, kills, reboots, power cuts and failing
@@ -26,13 +25,13 @@ func TestHistories(t *testing.T) {
 	t.Parallel()
 	t.Cleanup(func() { // after the last of the batches
 		if !t.Failed() {
-			t.Logf("| random histories of a store on a disk that crashes and fails | random | %d histories |", durabletest.Times(histories))
+			t.Logf("| random histories of a store on a disk that crashes and fails | random | %d histories |", batches*checks()*100)
 		}
 	})
 	for i := range batches {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
-			for range durabletest.Times(histories/batches) / 100 { // a check is a hundred of them
+			for range checks() {
 				rapid.Check(t, live)
 			}
 		})

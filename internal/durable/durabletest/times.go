@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// What make faults sets: by how much the numbers of random histories and of
-// damaged files are multiplied, and the seed of what has one.
+// What make faults sets: by how much the numbers of random histories, of
+// damaged files and of moments of failure are multiplied, and the seed of what has one.
 const (
 	timesVariable = "FAULT_TIMES"
 	seedVariable  = "FAULT_SEED"
@@ -18,6 +18,20 @@ func Times(n int) int {
 		return n * times
 	}
 	return n
+}
+
+// OneIn is n, or as many times less as FAULT_TIMES says, down to 1: of what
+// differs only in when it happens, that every n-th is tried.
+func OneIn(n int) int { return max(1, n/Times(1)) }
+
+// Either is plain, or watched under the race detector: which needs no more than
+// a sample of runs that all do the same beside each other, and takes six times
+// as long for each. make test does both.
+func Either(plain, watched int) int {
+	if raced {
+		return watched
+	}
+	return plain
 }
 
 // Seed is the environment's FAULT_SEED, or otherwise.
