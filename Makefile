@@ -26,14 +26,14 @@ run: build ## build and start the daemon with its defaults (flags: make run ARGS
 build: ## put the static binary at bin/cistern
 	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -buildid= -X main.version=$(VERSION)' -o bin/cistern ./cmd/cistern
 
-# The race detector makes a run of these six times as long, and sees in a few of them all that it sees in many: with it they
-# try a sample of the moments of failure, and without it all that they are for.
-FAILING := -run 'Every(Operation|IndexCall|Transaction)|TestHistories' ./cache ./cache/blob
+# The race detector makes a run of these six times as long, and sees in a few of their rounds what it sees in all: they do a
+# sample with it, and all that they are for without it.
+LONG := -run 'Every(Operation|IndexCall|Transaction)|TestHistories|TestMutations|TestFileSettles|TestFootprint' ./cache/...
 
 test: ## unit tests and in-process end-to-end tests, with the race detector
 ifneq ($(HAVE_CC),)
 	CGO_ENABLED=1 go test -race -timeout 10m ./...
-	CGO_ENABLED=0 go test -timeout 10m $(FAILING)
+	CGO_ENABLED=0 go test -timeout 10m $(LONG)
 else
 	@echo '*** no C compiler ($(shell go env CC)): testing WITHOUT the race detector; install gcc ***' >&2
 	@if [ "$$CI" = true ]; then echo 'CI needs the race detector' >&2; exit 1; fi

@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"cistern/internal/durable/durabletest"
 	"cistern/internal/oci"
 )
 
@@ -65,7 +66,7 @@ func TestFootprintBoundsGrowth(t *testing.T) {
 		x, _ := watched(t, rt.Fatalf)
 		defer closeIndex(t, x)
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
-		n := rapid.SampledFrom([]int{10, 100, 1200}).Draw(rt, "entries")
+		n := rapid.SampledFrom([]int{10, 100, durabletest.Either(1200, 200)}).Draw(rt, "entries")
 		for range rapid.IntRange(1, 4).Draw(rt, "batches") {
 			if rapid.Bool().Draw(rt, "reader") {
 				tx, err := x.db.Begin(false)
@@ -81,6 +82,9 @@ func TestFootprintBoundsGrowth(t *testing.T) {
 
 // The same where the constants of the margin decide, not the size of the file.
 func TestFootprintOfLargeFile(t *testing.T) {
+	if durabletest.Raced {
+		t.Skip("a large file, and one goroutine: the run without the race detector has it")
+	}
 	t.Parallel()
 	x, _ := watched(t, t.Fatalf)
 	defer closeIndex(t, x)
@@ -120,6 +124,7 @@ func TestFootprintOfLargeFile(t *testing.T) {
 func TestFileSettles(t *testing.T) {
 	t.Parallel()
 	const n, per = 4000, 200
+	times := durabletest.Either(20, 5) // that all are replaced
 	x, account := watched(t, t.Fatalf)
 	defer closeIndex(t, x)
 	rng := rand.New(rand.NewPCG(3, 4))
@@ -144,13 +149,13 @@ func TestFileSettles(t *testing.T) {
 	}
 	full := x.FileSize()
 	var at4 int64
-	for next < 21*n {
+	for next < (1+times)*n {
 		step(true)
 		if next == 4*n {
 			at4 = x.FileSize()
 		}
 	}
-	t.Logf("full %d KiB, after replacing all 3 times %d, 20 times %d; %d bytes a record", full>>10, at4>>10, x.FileSize()>>10, x.FileSize()/n)
+	t.Logf("full %d KiB, after replacing all 3 times %d, %d times %d; %d bytes a record", full>>10, at4>>10, times, x.FileSize()>>10, x.FileSize()/n)
 	if x.FileSize() > 3*full || x.FileSize() > at4*5/4 {
 		t.Errorf("the file grows: %d when full, %d, then %d bytes", full, at4, x.FileSize())
 	}

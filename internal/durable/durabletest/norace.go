@@ -2,5 +2,5 @@
 
 package durabletest
 
-// raced tells whether the race detector watches.
-const raced = false
+// Raced tells whether the race detector watches.
+const Raced = false

@@ -2,5 +2,5 @@
 
 package durabletest
 
-// raced tells whether the race detector watches.
-const raced = true
+// Raced tells whether the race detector watches.
+const Raced = true

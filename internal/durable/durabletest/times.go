@@ -28,7 +28,7 @@ func OneIn(n int) int { return max(1, n/Times(1)) }
 // a sample of runs that all do the same beside each other, and takes six times
 // as long for each. make test does both.
 func Either(plain, watched int) int {
-	if raced {
+	if Raced {
 		return watched
 	}
 	return plain
