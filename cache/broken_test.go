@@ -306,20 +306,26 @@ func (m *memory) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// cutHit opens a hit of three MiB, whose file is then cut to one.
+func cutHit(t *testing.T, o *origin) (*rig, oci.Digest, *Content) {
+	t.Helper()
+	c, _, blobs := stocked(t, o)
+	content, err := c.Blob(t.Context(), o.repo("a"), blobs[0])
+	if err == nil {
+		err = os.Truncate(c.path("blobs", blobs[0]), mib)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, blobs[0], content
+}
+
 // TestHitBreaksWithoutUpstream: then it is cut, and what is left of it goes on
 // when upstream is back.
 func TestHitBreaksWithoutUpstream(t *testing.T) {
 	t.Parallel()
 	o := newOrigin()
-	c, _, blobs := stocked(t, o)
-	d := blobs[0]
-	content, err := c.Blob(t.Context(), o.repo("a"), d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(c.path("blobs", d), mib); err != nil {
-		t.Fatal(err)
-	}
+	c, d, content := cutHit(t, o)
 	o.refuse = func(context.Context, string, string) error { return oci.ErrNotFound }
 	data, err := readAll(content)
 	content.Close()
@@ -341,16 +347,8 @@ func TestHitBreaksWithoutUpstream(t *testing.T) {
 func TestHitBreaksAndUpstreamLies(t *testing.T) {
 	t.Parallel()
 	o := newOrigin()
-	c, _, blobs := stocked(t, o)
-	d := blobs[0]
-	content, err := c.Blob(t.Context(), o.repo("a"), d)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, _, content := cutHit(t, o)
 	defer content.Close()
-	if err := os.Truncate(c.path("blobs", d), mib); err != nil {
-		t.Fatal(err)
-	}
 	o.blob = func(_ int, _ oci.Digest, off, _ int64) (*Body, error) {
 		return body(3*mib, off, step{data: make([]byte, 3*mib-off)})
 	}
@@ -365,16 +363,8 @@ func TestHitBreaksAndUpstreamLies(t *testing.T) {
 func TestHitBreaksOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	o := newOrigin()
-	c, _, blobs := stocked(t, o)
-	d := blobs[0]
-	content, err := c.Blob(t.Context(), o.repo("a"), d)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, d, content := cutHit(t, o)
 	defer content.Close()
-	if err := os.Truncate(c.path("blobs", d), mib); err != nil {
-		t.Fatal(err)
-	}
 	c.mu.Lock()
 	c.degraded = "a disk that takes nothing"
 	c.mu.Unlock()
@@ -433,16 +423,22 @@ func TestDoubtedWithoutUpstream(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		o.refuse = func(context.Context, string, string) error { return oci.ErrUnavailable }
 		next := open(t, Options{Dir: c.o.Dir})
-		if m, err := next.tagged(o, "v1", 1<<40); err != nil || m.Digest != manifest || m.Outcome != OutcomeHit {
-			t.Errorf("the tag: %+v, %v", m, err)
-		}
-		for _, d := range blobs {
-			next.want(o.repo("a"), d, OutcomeHit)
-		}
+		next.hasWithoutUpstream(o, manifest, blobs)
 		next.idle()
 		next.account()
+	}
+}
+
+// hasWithoutUpstream: what was stocked is all hits, with upstream down.
+func (r *rig) hasWithoutUpstream(o *origin, manifest oci.Digest, blobs []oci.Digest) {
+	r.t.Helper()
+	o.refuse = func(context.Context, string, string) error { return oci.ErrUnavailable }
+	if m, err := r.tagged(o, "v1", 1<<40); err != nil || m.Digest != manifest || m.Outcome != OutcomeHit {
+		r.t.Errorf("the tag: %+v, %v", m, err)
+	}
+	for _, d := range blobs {
+		r.want(o.repo("a"), d, OutcomeHit)
 	}
 }
 

@@ -148,25 +148,29 @@ func after(n, oneIn int) int {
 	return n + durabletest.OneIn(durabletest.Either(1, 4)*oneIn)
 }
 
-// FAULTS rows 30 to 34, goal G3: of each kind of operation the n-th fails, for
-// one n after the other until a run meets no failure, as an error and as an
-// error of what was done. No pull fails for it, and what is left is right. In
-// turn one of the six failures; all of them with FAULT_TIMES=6 or more.
-func TestEveryOperationFailsOnce(t *testing.T) {
-	t.Parallel()
-	all := failures()
+// eachFails has the n-th call of each kind fail, for one n after the other until
+// a run meets no failure. In turn one of all failures; FAULT_TIMES is how many.
+func eachFails(t *testing.T, kinds []string, all []durabletest.Fault, oneIn int, fails func(t *testing.T, kind string, n int, fault durabletest.Fault) bool) {
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			for turn := range min(durabletest.Times(1), len(all)) {
 				runs := 0
-				for n := 1; failsOnce(t, kind, n, all[(runs+turn)%len(all)]); n = after(n, 6) {
+				for n := 1; fails(t, kind, n, all[(runs+turn)%len(all)]); n = after(n, oneIn) {
 					runs++
 				}
 				t.Logf("%d runs", runs)
 			}
 		})
 	}
+}
+
+// FAULTS rows 30 to 34, goal G3: of each kind of operation the n-th fails, as an
+// error and as an error of what was done. No pull fails for it, and what is left
+// is right.
+func TestEveryOperationFailsOnce(t *testing.T) {
+	t.Parallel()
+	eachFails(t, kinds, failures(), 6, failsOnce)
 }
 
 // failsOnce tells the story with the n-th operation of a kind failing, and tells
@@ -207,19 +211,8 @@ func indexFailures() []durabletest.Fault {
 // The same for the calls into the index: goal G3, row 44.
 func TestEveryIndexCallFailsOnce(t *testing.T) {
 	t.Parallel()
-	all := indexFailures()
-	for _, kind := range []string{"open", "read", "create", "get", "tag", "tags", "grant", "victims", "apply"} {
-		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
-			for turn := range min(durabletest.Times(1), len(all)) {
-				runs := 0
-				for n := 1; indexFailsOnce(t, kind, n, all[(runs+turn)%len(all)]); n = after(n, 12) {
-					runs++
-				}
-				t.Logf("%d runs", runs)
-			}
-		})
-	}
+	calls := []string{"open", "read", "create", "get", "tag", "tags", "grant", "victims", "apply"}
+	eachFails(t, calls, indexFailures(), 12, indexFailsOnce)
 }
 
 func indexFailsOnce(t *testing.T, kind string, n int, fault durabletest.Fault) bool {
