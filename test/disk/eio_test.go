@@ -31,6 +31,24 @@ func (r *rig) isGone(b *blob) {
 // TestWriteFails is FAULTS row 33 for a write: the disk refuses the first bytes of a blob, or those in its middle. Who reads it
 // goes on without noticing, its file is dropped, the daemon says so; when the disk is well again the blob is kept.
 func TestWriteFails(t *testing.T) {
+	atWrites(t, "error=EIO", func(r *rig, b *blob, old []*blob, fault *injection) {
+		r.isGone(b)
+		r.says("does not take new blobs", "input/output error")
+		if r.daemon.Metric(r.t, "cistern_cache_degraded") != 1 || r.daemon.Metric(r.t, "cistern_fills_unbacked_total") == 0 {
+			r.t.Error("the metrics do not say that it went past the disk")
+		}
+		r.misses(b)
+		r.hits(old...)
+		fault.release()
+		r.keeps(b)
+		r.isReady()
+		r.recorded(b)
+	})
+}
+
+// atWrites has a fault happen to the first write of a blob, or to one in its middle. Hits of old blobs are served, and two who
+// read the one that is written read it to its end; then comes after.
+func atWrites(t *testing.T, what string, after func(r *rig, b *blob, old []*blob, fault *injection)) {
 	for _, c := range []struct {
 		name string
 		held int64
@@ -38,33 +56,25 @@ func TestWriteFails(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			r := start(t, settings{})
-			canary, b := r.blob(300_000), r.gated(3*mib, c.held)
-			r.recorded(canary)
+			old := []*blob{r.blob(5 * mib), r.blob(20_000)}
+			r.recorded(old...)
+			b := r.gated(3*mib, c.held)
 			first, second := r.ask(b), r.ask(b)
 			defer first.close()
 			defer second.close()
 			if a := first.read(min(c.held, 1)); a.err != nil {
 				t.Fatal(a.err)
 			}
-			fault := r.inject(r.in(b.file("fills")), "write", "error=EIO")
+			fault := r.inject(r.in(b.file("fills")), "write", what)
 			close(b.gate)
+			fault.meets()
+			r.hits(old...)
 			for _, reader := range []*body{first, second} {
 				if a := reader.read(-1); a.err != nil {
 					t.Errorf("%q: %v", a.outcome, a.err)
 				}
 			}
-			fault.meets()
-			r.isGone(b)
-			r.says("does not take new blobs", "input/output error")
-			if r.daemon.Metric(t, "cistern_cache_degraded") != 1 || r.daemon.Metric(t, "cistern_fills_unbacked_total") == 0 {
-				t.Error("the metrics do not say that it went past the disk")
-			}
-			r.misses(b)
-			r.hits(canary)
-			fault.release()
-			r.keeps(b)
-			r.isReady()
-			r.recorded(b)
+			after(r, b, old, fault)
 		})
 	}
 }

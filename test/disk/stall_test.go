@@ -19,45 +19,20 @@ func (r *rig) reading(b *blob) <-chan answer {
 // middle. Who reads it goes on from upstream, hits of other files are served, new blobs are streamed, and the daemon says so; when
 // the disk is back it keeps blobs again.
 func TestWriteStalls(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		held int64
-	}{{"at the first byte", 0}, {"in the middle", mib + 5}} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			r := start(t, settings{})
-			large, small := r.blob(5*mib), r.blob(20_000)
-			r.recorded(large, small)
-			b := r.gated(3*mib, c.held)
-			first, second := r.ask(b), r.ask(b)
-			defer first.close()
-			defer second.close()
-			if a := first.read(min(c.held, 1)); a.err != nil {
-				t.Fatal(a.err)
-			}
-			fault := r.inject(r.in(b.file("fills")), "write", never)
-			close(b.gate)
-			fault.meets()
-			r.hits(large, small)
-			for _, reader := range []*body{first, second} {
-				if a := reader.read(-1); a.err != nil {
-					t.Errorf("%q: %v", a.outcome, a.err)
-				}
-			}
-			r.metric("cistern_disk_stalls_total", equal(1))
-			r.isNot("did not answer")
-			r.says("waiting for the disk")
-			r.hits(large, small)
-			another := r.blob(2 * mib)
-			r.misses(b, another, another, r.blob(900))
-			if fault.met() != 1 {
-				t.Error("something else was written to the file that stalls")
-			}
-			fault.release()
-			r.keeps(b, another)
-			r.isReady()
-		})
-	}
+	atWrites(t, never, func(r *rig, b *blob, old []*blob, fault *injection) {
+		r.metric("cistern_disk_stalls_total", equal(1))
+		r.isNot("did not answer")
+		r.says("waiting for the disk")
+		r.hits(old...)
+		another := r.blob(2 * mib)
+		r.misses(b, another, another, r.blob(900))
+		if fault.met() != 1 {
+			r.t.Error("something else was written to the file that stalls")
+		}
+		fault.release()
+		r.keeps(b, another)
+		r.isReady()
+	})
 }
 
 // TestSyncStalls is FAULTS row 38 for an fsync, of a blob's file and of the index: no request waits for it. Blobs come, are hits
