@@ -286,11 +286,15 @@ func (r *rig) get(repo *Repository, d oci.Digest) ([]byte, Outcome, error) {
 	return data, c.Outcome, err
 }
 
+// readAll reads a content to its end, into room for all of it: a slice that grows
+// is copied again and again, under the eyes of the race detector.
 func readAll(c *Content) ([]byte, error) {
 	if c.Reader == nil {
 		return bytes.Clone(c.Bytes), nil
 	}
-	return io.ReadAll(struct{ io.Reader }{c.Reader})
+	got := bytes.NewBuffer(make([]byte, 0, min(max(0, c.Size), 32*mib)+bytes.MinRead))
+	_, err := got.ReadFrom(struct{ io.Reader }{c.Reader})
+	return got.Bytes(), err
 }
 
 // want reads a blob to its end and expects it to be right.

@@ -282,7 +282,7 @@ func (w *world) fetch(repo *Repository, k work) ([]byte, error) {
 		return nil, err
 	}
 	defer c.Close()
-	got, err := k.read(c)
+	got, err := readAll(c)
 	if err == nil && !bytes.Equal(got, k.data) {
 		w.Errorf("content %d: wrong bytes, %d of them, %v", k.i, len(got), c.Outcome)
 	}
@@ -290,16 +290,6 @@ func (w *world) fetch(repo *Repository, k work) ([]byte, error) {
 		w.Errorf("content %d: a size of %d", k.i, c.Size)
 	}
 	return got, err
-}
-
-// read reads a content to its end.
-func (k work) read(c *Content) ([]byte, error) {
-	if c.Reader == nil {
-		return c.Bytes, nil
-	}
-	got := bytes.NewBuffer(make([]byte, 0, len(k.data)+bytes.MinRead))
-	_, err := got.ReadFrom(struct{ io.Reader }{c.Reader})
-	return got.Bytes(), err
 }
 
 // pullPart begins to fetch a content, which upstream breaks off.
@@ -356,7 +346,7 @@ func (w *world) readOn(most int) {
 	for len(w.open) > most {
 		c, k := w.open[0], library()[w.reading[0]]
 		w.open, w.reading = w.open[1:], w.reading[1:]
-		got, err := k.read(c)
+		got, err := readAll(c)
 		if err == nil && !bytes.Equal(got, k.data) || err != nil && !w.cut && !w.killed && !errors.Is(err, errDamaged) {
 			w.Errorf("content %d, read later: %d bytes, %v", k.i, len(got), err)
 		}
