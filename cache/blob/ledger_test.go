@@ -138,11 +138,12 @@ func TestReserveIsInOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := store(100*mib, &disk{size: 1 << 40, free: 1 << 40}, nil)
-		s.AddUsed(95 * mib)
+		s.AddUsed(60 * mib)
+		reserve(t, s, 1*mib).Release() // there is room for a small one
 		var mu sync.Mutex
 		var order []int64
 		var wg sync.WaitGroup
-		for _, n := range []int64{50 * mib, 1 * mib} { // the small one would fit at once
+		for _, n := range []int64{50 * mib, 1 * mib} {
 			wg.Go(func() {
 				r, err := s.Reserve(t.Context(), n)
 				if err != nil {
