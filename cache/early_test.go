@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -107,20 +108,20 @@ func TestLeftUnproven(t *testing.T) {
 		if err != nil {
 			w.Errorf("damaging it: %v", err)
 		}
-		refused := 0
+		var refused atomic.Int32
 		w.faultAt(func(op durabletest.Op) *durabletest.Fault {
 			if op.Kind != "remove" || !strings.HasSuffix(op.Name, bad.d.Hex()) {
 				return nil
 			}
-			refused++
+			refused.Add(1)
 			return &durabletest.Fault{Err: syscall.EIO}
 		})
 		w.next(nil)
-		for wait := proveSoon; refused < 3 && wait < proveAgain; wait *= 2 {
+		for wait := proveSoon; refused.Load() < 3 && wait < proveAgain; wait *= 2 {
 			pass(wait)
 		}
-		if refused < 3 || !w.c.rebuild.on.Load() || !w.c.store.Unproven() {
-			w.Errorf("it was tried %d times, and is forgotten: on %v, marked %v", refused, w.c.rebuild.on.Load(), w.c.store.Unproven())
+		if refused.Load() < 3 || !w.c.rebuild.on.Load() || !w.c.store.Unproven() {
+			w.Errorf("it was tried %d times, and is forgotten: on %v, marked %v", refused.Load(), w.c.rebuild.on.Load(), w.c.store.Unproven())
 		}
 		if _, ok := w.c.findStored(bad.d); ok {
 			w.Errorf("it is recorded")
