@@ -168,6 +168,19 @@ func TestReserveIsInOrder(t *testing.T) {
 	})
 }
 
+// What is promised and not written yet is free no more.
+func TestPromisedIsNotFree(t *testing.T) {
+	t.Parallel()
+	s := store(0, &disk{size: 1000 * mib, free: 100 * mib}, func(int64) int64 { return 10 * mib })
+	defer reserve(t, s, 80*mib).Release()
+	now, cancel := context.WithCancel(t.Context())
+	cancel() // who would have to wait is refused
+	if r, err := s.Reserve(now, 20*mib); err == nil {
+		r.Release()
+		t.Error("promised twice")
+	}
+}
+
 func TestReserveGivesUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

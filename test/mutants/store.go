@@ -13,7 +13,7 @@ func ofSpace() []mutant {
 		{"min_free is not looked at", "cache/blob/ledger.go",
 			"return l.freeLocked(s)-need >= l.floor(s.size)", "return true", blob, "TestLedger"},
 		{"promised space counts as free", "cache/blob/ledger.go",
-			"- (l.consumed - s.consumed) - (l.reserved - l.written)", "- (l.consumed - s.consumed)", blob, "TestLedger"},
+			"- (l.consumed - s.consumed) - (l.reserved - l.written)", "- (l.consumed - s.consumed)", blob, "TestPromisedIsNotFree"},
 		{"what was written since the file system was asked counts as free", "cache/blob/ledger.go",
 			"- (l.consumed - s.consumed) - (l.reserved - l.written)", "- (l.reserved - l.written)", blob, "TestWrittenMeanwhile"},
 		{"whoever comes later is served first", "cache/blob/ledger.go",
