@@ -35,7 +35,11 @@ func TestProvenSinceTheLookUp(t *testing.T) {
 // as a manifest, whoever has it then.
 func TestManifestOnAClaim(t *testing.T) {
 	t.Parallel()
-	for name, size := range map[string]int{"in place": 100, "by a fill": maxCollect} {
+	for name, c := range map[string]struct {
+		size int
+		kind string // of the operation that its proof, or what comes before that, stands at
+	}{"in place": {100, "open"}, "by a fill": {maxCollect, "open"}, "not yet": {100, "readdir"}} {
+		size, kind := c.size, c.kind
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o, c := newOrigin(), open(t, Options{})
@@ -50,7 +54,8 @@ func TestManifestOnAClaim(t *testing.T) {
 			var opens atomic.Int64
 			proving, proven := make(chan struct{}), make(chan struct{})
 			next := open(t, faultyDir(t, c.o.Dir, func(op durabletest.Op) *durabletest.Fault {
-				if op.Kind == "open" && strings.HasSuffix(op.Name, d.Hex()) && opens.Add(1) == 1 {
+				at := map[string]string{"open": d.Hex(), "readdir": "blobs/sha256/" + d.Hex()[:2]}[kind]
+				if op.Kind == kind && strings.HasSuffix(op.Name, at) && opens.Add(1) == 1 {
 					close(proving)
 					return &durabletest.Fault{Stall: proven}
 				}

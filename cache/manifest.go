@@ -96,6 +96,9 @@ func (c *Cache) fetchManifest(ctx context.Context, repo *Repository, ref string)
 // is claimed its grant waits for its record. Whoever else has the claim takes it
 // for a blob, or removes it: so it is looked at again after that.
 func (c *Cache) keepManifest(repo *Repository, m *Manifest) {
+	if c.rebuild.on.Load() { // what lies here unproven could not be written over, and would be taken for a blob
+		c.proveLying(m.Digest)
+	}
 	claimed := c.claimOr(m.Digest, func() { c.keepManifest(repo, m) })
 	if claimed {
 		defer c.release(m.Digest)
