@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"iter"
@@ -109,8 +110,9 @@ func (s *Store) files(dir string, f func(oci.Digest, fs.FileInfo)) error {
 // digestOf reads back what place has made, the folders of it and the name; false
 // for anything else.
 func digestOf(alg, shard, name string) (oci.Digest, bool) {
-	d, err := oci.ParseDigest(alg + ":" + name)
-	return d, err == nil && name[:2] == shard
+	sum, err := hex.DecodeString(name)
+	d, ok := oci.FromSum(sum)
+	return d, err == nil && ok && d.Algorithm() == alg && d.Hex() == name && name[:2] == shard
 }
 
 // Fills yields what lies in fills/ beyond the work of this process, with its
