@@ -163,7 +163,7 @@ func TestTagsInACheckpoint(t *testing.T) {
 func TestRelabelledAndEvicted(t *testing.T) {
 	t.Parallel()
 	o, c := newOrigin(), open(t, Options{})
-	text := image()
+	text := o.image()
 	d := o.tag("v1", text)
 	o.put([]byte(text))
 	c.want(o.repo("a"), d, OutcomeMiss)

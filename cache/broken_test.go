@@ -28,7 +28,7 @@ func stocked(t *testing.T, o *origin) (c *rig, manifest oci.Digest, blobs []oci.
 	t.Helper()
 	c = open(t, Options{})
 	blobs = []oci.Digest{o.put(noise(3*mib, 30)), o.put(noise(40<<10, 31)), o.put(noise(2*mib, 32))}
-	manifest = o.tag("v1", image(blobs...))
+	manifest = o.tag("v1", o.image(blobs...))
 	if _, err := c.tagged(o, "v1", 0); err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestIndexCannotBeReplaced(t *testing.T) {
 		return call()
 	}
 	o, c := newOrigin(), open(t, co)
-	manifest := o.tag("v1", image())
+	manifest := o.tag("v1", o.image())
 	if _, err := c.tagged(o, "v1", time.Hour); err != nil {
 		t.Fatal(err)
 	}

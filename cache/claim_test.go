@@ -43,7 +43,7 @@ func TestManifestOnAClaim(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o, c := newOrigin(), open(t, Options{})
-			d := o.tag("v1", image()+strings.Repeat(" ", size))
+			d := o.tag("v1", o.image()+strings.Repeat(" ", size))
 			if _, err := c.tagged(o, "v1", 0); err != nil {
 				t.Fatal(err)
 			}
@@ -69,7 +69,7 @@ func TestManifestOnAClaim(t *testing.T) {
 	t.Run("as a blob", func(t *testing.T) {
 		t.Parallel()
 		o, c := newOrigin(), open(t, Options{})
-		d := o.tag("v1", image())
+		d := o.tag("v1", o.image())
 		data, rest := o.named["v1"].Bytes, make(chan struct{})
 		o.blob = func(int, oci.Digest, int64, int64) (*Body, error) {
 			return body(int64(len(data)), 0, step{wait: rest, data: data})

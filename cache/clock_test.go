@@ -17,7 +17,7 @@ import (
 func dated(t *testing.T, o *origin) (dir string, layer oci.Digest) {
 	t.Helper()
 	layer = o.put(noise(3*mib, 90))
-	o.tag("v1", image(layer))
+	o.tag("v1", o.image(layer))
 	dir = t.TempDir()
 	c := open(t, Options{Dir: dir})
 	if _, err := c.tagged(o, "v1", time.Hour); err != nil {

@@ -250,8 +250,8 @@ func TestRemove(t *testing.T) {
 	o, c := newOrigin(), open(t, Options{})
 	repo := o.repo("a")
 	shared, own, small := o.put(noise(mib, 23)), o.put(noise(2*mib, 24)), o.put(noise(1000, 25))
-	o.tag("v1", image(shared, own, small))
-	o.tag("v2", image(shared))
+	o.tag("v1", o.image(shared, own, small))
+	o.tag("v2", o.image(shared))
 	for _, tag := range []string{"v1", "v2"} {
 		if _, err := c.Manifest(t.Context(), repo, oci.Reference{Repository: repo.Repository, Tag: tag}); err != nil {
 			t.Fatal(err)
@@ -453,7 +453,7 @@ func TestNoDisk(t *testing.T) {
 	repo := o.repo("a")
 	for i := range 50 {
 		d := o.put(noise(100+i, uint64(i)))
-		o.tag(fmt.Sprint("v", i), image(d))
+		o.tag(fmt.Sprint("v", i), o.image(d))
 		ref := oci.Reference{Repository: repo.Repository, Tag: fmt.Sprint("v", i)}
 		if _, err := c.Manifest(context.Background(), repo, ref); err != nil {
 			t.Fatal(err)

@@ -25,7 +25,7 @@ func TestChangedWhileRead(t *testing.T) {
 		}
 		return nil
 	})
-	text := image()
+	text := o.image()
 	d := o.tag("v1", text)
 	o.put([]byte(text))
 	ref := oci.Reference{Repository: o.repo("a").Repository, Digest: d}

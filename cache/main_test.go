@@ -108,13 +108,13 @@ func (o *origin) tag(name string, text string) oci.Digest {
 }
 
 // image is a manifest's text.
-func image(layers ...oci.Digest) string {
+func (o *origin) image(layers ...oci.Digest) string {
 	s := `{"schemaVersion":2,"layers":[`
 	for i, d := range layers {
 		if i > 0 {
 			s += ","
 		}
-		s += fmt.Sprintf(`{"digest":%q}`, d)
+		s += fmt.Sprintf(`{"digest":%q,"size":%d}`, d, len(o.blobs[d]))
 	}
 	return s + "]}"
 }

@@ -255,7 +255,7 @@ func TestCheckpointIsPutBack(t *testing.T) {
 	c.want(o.repo("a"), old, OutcomeMiss)
 	c.idle()
 	c.checkpoint()
-	o.tag("v1", image(d))
+	o.tag("v1", o.image(d))
 	full.Store(true)
 	if _, err := c.tagged(o, "v1", 0); err != nil {
 		t.Fatal(err)

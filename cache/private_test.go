@@ -87,7 +87,7 @@ func TestPrivateManifest(t *testing.T) {
 	t.Parallel()
 	holder, stranger, c := newOrigin(), newOrigin(), open(t, Options{})
 	holder.private = true
-	d := holder.tag("v1", image())
+	d := holder.tag("v1", holder.image())
 	ask := func(o *origin, name string, get func(repo *Repository, ref oci.Reference) (*Content, error)) error {
 		repo := o.repo(name)
 		_, err := get(repo, oci.Reference{Repository: repo.Repository, Digest: d})
@@ -140,7 +140,7 @@ func TestPublicMakesPublic(t *testing.T) {
 	t.Parallel()
 	holder, public, c := newOrigin(), newOrigin(), open(t, Options{})
 	holder.private = true
-	text := image()
+	text := holder.image()
 	holder.tag("v1", text)
 	d := public.tag("v1", text)
 	for _, o := range []*origin{holder, public} {

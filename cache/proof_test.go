@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"cistern/internal/durable/durabletest"
@@ -139,14 +140,21 @@ func TestStaleBeforeTheProof(t *testing.T) {
 	c.checkpoint()
 	c.close()
 	spoil(t, c.o.indexPath(), false)
-	proven := make(chan struct{})
-	next := open(t, faultyDir(t, c.o.Dir, func(op durabletest.Op) *durabletest.Fault {
-		if op.Kind == "open" && strings.HasPrefix(op.Name, "blobs/") && !strings.HasSuffix(op.Name, manifest.Hex()) {
-			return &durabletest.Fault{Stall: proven}
-		}
-		return nil
-	}))
-	stale(next)
-	close(proven)
-	next.rebuilt()
+	for _, tree := range []string{"blobs/", "fills/"} { // where a small one is proven, and a large one
+		proven, met := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		next := open(t, faultyDir(t, c.o.Dir, func(op durabletest.Op) *durabletest.Fault {
+			if op.Kind == "open" && strings.HasPrefix(op.Name, tree) && !strings.HasSuffix(op.Name, manifest.Hex()) {
+				once.Do(func() { close(met) })
+				return &durabletest.Fault{Stall: proven}
+			}
+			return nil
+		}))
+		<-met
+		stale(next)
+		close(proven)
+		next.rebuilt()
+		next.close()
+		spoil(t, c.o.indexPath(), false)
+	}
 }

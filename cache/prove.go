@@ -312,11 +312,28 @@ func (c *Cache) proveNow(d oci.Digest, most int64) (index.Record, bool) {
 }
 
 // provable tells whether something lies here that is yet to be proven, and most
-// likely will be: by whoever asks for it, if not before.
-func (c *Cache) provable(d oci.Digest) bool {
-	if c.doubtful(d, math.MaxInt64) {
+// likely will be: by whoever asks for it, if not before. size is what its
+// manifest says.
+func (c *Cache) provable(d oci.Digest, size int64) bool {
+	if c.store == nil || c.store.ReadOnly() {
+		return false
+	}
+	if c.doubtful(d, math.MaxInt64) || c.lies(d) {
 		return true
 	}
+	// A large one is proven where fills lie, and the whole of one may lie there.
+	if left := c.store.Left(d); left > 0 && left == size {
+		return true
+	}
+	if c.lies(d) {
+		return true // moved from the one place to the other between two looks
+	}
+	_, proven := c.findStored(d)
+	return proven // since it was looked up
+}
+
+// lies tells whether a file without a record may be in blobs/, and is.
+func (c *Cache) lies(d oci.Digest) bool {
 	if !c.rebuild.on.Load() {
 		return false
 	}

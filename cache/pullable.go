@@ -20,6 +20,7 @@ type links struct {
 type link struct {
 	MediaType string     `json:"mediaType"`
 	Digest    oci.Digest `json:"digest"`
+	Size      int64      `json:"size"`
 }
 
 func parseLinks(manifest []byte) (links, error) {
@@ -30,18 +31,18 @@ func parseLinks(manifest []byte) (links, error) {
 
 // content lists what an image or artifact consists of, without what no
 // registry serves (P 3.29).
-func (l links) content() []oci.Digest {
+func (l links) content() []link {
 	all := append(append([]link{}, l.Layers...), l.Blobs...)
 	if l.Config != nil {
 		all = append(all, *l.Config)
 	}
-	var ds []oci.Digest
+	var ls []link
 	for _, b := range all {
 		if !strings.Contains(b.MediaType, "foreign") && !strings.Contains(b.MediaType, "nondistributable") && !b.Digest.IsZero() {
-			ds = append(ds, b.Digest)
+			ls = append(ls, b)
 		}
 	}
-	return ds
+	return ls
 }
 
 // maxNesting bounds indexes within indexes.
@@ -56,8 +57,8 @@ func (c *Cache) pullable(manifest []byte, depth int) bool {
 		return false
 	}
 	if len(l.Manifests) == 0 {
-		for _, d := range l.content() {
-			if _, here := c.find(d); !here && !c.provable(d) {
+		for _, b := range l.content() {
+			if _, here := c.find(b.Digest); !here && !c.provable(b.Digest, b.Size) {
 				return false
 			}
 		}

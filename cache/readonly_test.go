@@ -79,7 +79,7 @@ func TestReadOnlyAtStart(t *testing.T) {
 	for i := range 5 {
 		big, small := o.put(noise(2*mib, uint64(50+i))), o.put(noise(500, uint64(60+i)))
 		tag := fmt.Sprint("new", i)
-		o.tag(tag, image(big, small))
+		o.tag(tag, o.image(big, small))
 		if _, err := next.tagged(o, tag, 0); err != nil {
 			t.Error(err)
 		}
@@ -156,7 +156,7 @@ func TestReadOnlyInUse(t *testing.T) {
 		c.want(repo, d, OutcomeMiss)
 	}
 	c.idle()
-	o.tag("v1", image(blobs...))
+	o.tag("v1", o.image(blobs...))
 	on.Store(true)
 	if m, err := c.tagged(o, "v1", 0); err != nil || m.Outcome != OutcomeMiss {
 		t.Errorf("%+v, %v", m, err)

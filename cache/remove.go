@@ -85,7 +85,7 @@ func (c *Cache) reach(d oci.Digest, set map[oci.Digest]bool, depth int) {
 		return
 	}
 	for _, b := range l.content() {
-		set[b] = true
+		set[b.Digest] = true
 	}
 	for _, m := range l.Manifests {
 		c.reach(m.Digest, set, depth+1)

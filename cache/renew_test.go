@@ -27,7 +27,7 @@ func TestRenewalFails(t *testing.T) {
 		return call()
 	}}})
 	o := newOrigin()
-	d := o.tag("v1", image())
+	d := o.tag("v1", o.image())
 	if _, err := c.tagged(o, "v1", 0); err != nil {
 		t.Fatal(err)
 	}

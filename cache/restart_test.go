@@ -192,7 +192,7 @@ func TestKill(t *testing.T) {
 	o, c := newOrigin(), open(t, Options{})
 	old, fresh, half := noise(2*mib, 4), noise(2*mib+1, 5), noise(2*mib+2, 6)
 	dold, dfresh, dhalf := o.put(old), o.put(fresh), o.put(half)
-	o.tag("v1", image(dold))
+	o.tag("v1", o.image(dold))
 	if _, err := c.tagged(o, "v1", 0); err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +268,7 @@ func TestIndexLost(t *testing.T) {
 			o.private = name == "private"
 			good, bad := noise(3*mib, 8), noise(3*mib, 9)
 			dgood, dbad := o.put(good), o.put(bad)
-			m := o.tag("v1", image(dgood))
+			m := o.tag("v1", o.image(dgood))
 			if _, err := c.tagged(o, "v1", 0); err != nil {
 				t.Fatal(err)
 			}
@@ -382,7 +382,7 @@ func TestFloors(t *testing.T) {
 		small = append(small, d)
 		c.want(o.repo("a"), d, OutcomeMiss)
 	}
-	m := o.tag("v1", image(small...))
+	m := o.tag("v1", o.image(small...))
 	if _, err := c.tagged(o, "v1", 0); err != nil {
 		t.Fatal(err)
 	}

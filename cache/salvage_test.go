@@ -142,7 +142,7 @@ func TestGrantWaitsForItsRecord(t *testing.T) {
 		}
 		return nil
 	})
-	d := o.tag("v1", image())
+	d := o.tag("v1", o.image())
 	if _, err := c.tagged(o, "v1", 0); err != nil {
 		t.Fatal(err)
 	}

@@ -93,7 +93,7 @@ func TestDiskStallsUnderAManifest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &stalling{kind: "write", n: 1, release: make(chan struct{})}
 		o, c := newOrigin(), faultyRig(t, Options{}, s.choose)
-		m := o.tag("v1", image())
+		m := o.tag("v1", o.image())
 		if got, err := c.tagged(o, "v1", 1<<40); err != nil || got.Digest != m {
 			t.Errorf("%v", err)
 		}

@@ -76,7 +76,7 @@ func (r *rig) head(o *origin, tag string, fresh time.Duration) (*Content, error)
 func TestTagCosts(t *testing.T) {
 	t.Parallel()
 	o, c := newOrigin(), open(t, Options{})
-	d := o.tag("v1", image())
+	d := o.tag("v1", o.image())
 	steps := []struct {
 		name                    string
 		ask                     func() (*Content, error)
@@ -105,7 +105,7 @@ func TestTagCosts(t *testing.T) {
 func TestOneQuestionForAll(t *testing.T) {
 	t.Parallel()
 	o, c := newOrigin(), open(t, Options{})
-	o.tag("v1", image())
+	o.tag("v1", o.image())
 	if _, err := c.tagged(o, "v1", 0); err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func TestHeadWithoutDigest(t *testing.T) {
 	t.Parallel()
 	o, c := newOrigin(), open(t, Options{})
 	o.mute = true
-	d := o.tag("v1", image())
+	d := o.tag("v1", o.image())
 	for _, ask := range []func(*origin, string, time.Duration) (*Content, error){c.head, c.tagged, c.head} {
 		if m, err := ask(o, "v1", 0); err != nil || m.Digest != d {
 			t.Errorf("%+v, %v", m, err)
@@ -181,7 +181,7 @@ func TestStale(t *testing.T) {
 			t.Parallel()
 			o, c := newOrigin(), open(t, Options{})
 			layer := o.put(noise(100, 1))
-			d := o.tag("v1", image(layer))
+			d := o.tag("v1", o.image(layer))
 			if _, err := c.tagged(o, "v1", 0); err != nil {
 				t.Fatal(err)
 			}
@@ -209,7 +209,7 @@ func TestStale(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o, c := newOrigin(), open(t, Options{})
-			o.tag("v1", image())
+			o.tag("v1", o.image())
 			if _, err := c.tagged(o, "v1", 0); err != nil {
 				t.Fatal(err)
 			}
@@ -228,7 +228,7 @@ func TestSlowUpstream(t *testing.T) {
 	for _, whole := range []bool{true, false} {
 		o, c := newOrigin(), open(t, Options{})
 		layer := o.put(noise(100, 2))
-		d := o.tag("v1", image(layer))
+		d := o.tag("v1", o.image(layer))
 		if _, err := c.tagged(o, "v1", 0); err != nil {
 			t.Fatal(err)
 		}
@@ -263,7 +263,7 @@ func TestNegative(t *testing.T) {
 	t.Parallel()
 	o, c := newOrigin(), open(t, Options{})
 	repo := o.repo("a")
-	layer, d := o.put(noise(100, 3)), o.tag("v1", image())
+	layer, d := o.put(noise(100, 3)), o.tag("v1", o.image())
 	byDigest := func(d oci.Digest) error {
 		_, err := c.Manifest(t.Context(), repo, oci.Reference{Repository: repo.Repository, Digest: d})
 		return err
@@ -340,7 +340,7 @@ func TestDocuments(t *testing.T) {
 func TestRefreshedOnce(t *testing.T) {
 	t.Parallel()
 	o, c := newOrigin(), open(t, Options{})
-	o.tag("v1", image())
+	o.tag("v1", o.image())
 	if _, err := c.tagged(o, "v1", 0); err != nil {
 		t.Fatal(err)
 	}

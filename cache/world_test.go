@@ -141,7 +141,8 @@ var library = sync.OnceValue(func() (all []work) {
 		all = append(all, work{i: i, d: oci.FromBytes(data), data: data, private: i == 5 || i == 7})
 	}
 	for i := len(all); i < 15; i++ {
-		layers := image(all[(i*3)%12].d, all[(i*5+1)%12].d)
+		o := newOrigin()
+		layers := o.image(o.put(all[(i*3)%12].data), o.put(all[(i*5+1)%12].data))
 		data := []byte(strings.TrimSuffix(layers, "}") + `,"annotations":{"x":"` + strings.Repeat("x", (i-12)*20000) + `"}}`)
 		all = append(all, work{i: i, d: oci.FromBytes(data), data: data, manifest: true, private: i == 14})
 	}

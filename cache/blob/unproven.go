@@ -82,6 +82,16 @@ func (s *Store) Lying(d oci.Digest) (Found, bool) {
 	return s.found(d, fi), true
 }
 
+// Left is the size of the file of a digest in fills/, of a fill that is under way
+// or of an earlier one; 0 if there is none.
+func (s *Store) Left(d oci.Digest) int64 {
+	fi, err := s.fs.Lstat(place(fillsDir, d))
+	if err != nil || !fi.Mode().IsRegular() {
+		return 0
+	}
+	return fi.Size()
+}
+
 // RemoveLying is Remove for a file in blobs/ that has no record; what lies in
 // fills/ stays.
 func (s *Store) RemoveLying(d oci.Digest, allocated int64) error {
