@@ -90,7 +90,7 @@ func ofFaults() []mutant {
 		{"a manifest whose file somebody else has is not kept", "cache/manifest.go",
 			"c.claimOr(m.Digest, func() { c.keepManifest(repo, m) })", "c.claim(m.Digest)", cache, "TestManifestOnAClaim"},
 		{"an image is not served while its layers are proven", "cache/pullable.go",
-			"!here && !c.provable(d)", "!here", cache, "TestStaleBeforeTheProof"},
+			"!here && !c.provable(b.Digest, b.Size)", "!here", cache, "TestStaleBeforeTheProof"},
 		{"fills go on to a disk that does not come back", "cache/lookup.go",
 			"c.rebuild.counting.Load() || c.stalls.Load() > 0 {", "c.rebuild.counting.Load() {", cache, "TestDiskStalls"},
 		{"readers wait for a disk that does not come back", "cache/stall.go",
