@@ -61,6 +61,7 @@ type FS interface {
 type File interface {
 	io.ReadWriteSeeker
 	io.ReaderAt
+	io.WriterAt
 	io.Closer
 	Stat() (fs.FileInfo, error)
 	Truncate(size int64) error

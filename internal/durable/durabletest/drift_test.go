@@ -52,7 +52,7 @@ func TestDrift(t *testing.T) {
 	})
 }
 
-var verbs = []string{"mkdir", "mkdir", "create", "create", "open", "append", "truncating", "write", "write", "read", "readat", "seek", "truncate", "sync", "close", "rename", "rename", "remove", "lstat", "readdir", "syncdir"}
+var verbs = []string{"mkdir", "mkdir", "create", "create", "open", "append", "truncating", "write", "write", "writeat", "writeat", "read", "readat", "seek", "truncate", "sync", "close", "rename", "rename", "remove", "lstat", "readdir", "syncdir"}
 
 // step is one thing to do.
 type step struct {
@@ -142,6 +142,9 @@ func (u *user) toFile(h durable.File, s step) string {
 	switch s.do {
 	case "write":
 		n, err := h.Write([]byte(strings.Repeat(string(rune('a'+s.n%26)), s.n)))
+		return fmt.Sprint(n, said(err))
+	case "writeat":
+		n, err := h.WriteAt([]byte(strings.Repeat(string(rune('a'+s.n%26)), 1000)), int64(s.n))
 		return fmt.Sprint(n, said(err))
 	case "read":
 		buf := make([]byte, s.n)

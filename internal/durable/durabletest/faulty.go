@@ -13,7 +13,7 @@ import (
 
 // Op is one operation on a file system. Kinds are "open", "create" (an open that
 // may create), "mkdir", "rename", "remove", "lstat", "readdir", "syncdir",
-// "syncall", "lock" and "free"; of an open file "read", "readat", "write", "seek", "stat",
+// "syncall", "lock" and "free"; of an open file "read", "readat", "write" (at an offset, too), "seek", "stat",
 // "truncate", "fsync" and "close".
 type Op struct {
 	N    int // from 1, in the order of beginning
@@ -213,6 +213,14 @@ func (f *faultyFile) ReadAt(p []byte, off int64) (n int, err error) {
 func (f *faultyFile) Write(p []byte) (n int, err error) {
 	err = f.fs.do("write", f.name, func() error {
 		n, err = f.File.Write(p)
+		return err
+	}, nil)
+	return n, err
+}
+
+func (f *faultyFile) WriteAt(p []byte, off int64) (n int, err error) {
+	err = f.fs.do("write", f.name, func() error {
+		n, err = f.File.WriteAt(p, off)
 		return err
 	}, nil)
 	return n, err

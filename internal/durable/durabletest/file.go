@@ -103,15 +103,38 @@ func (f *file) Write(p []byte) (n int, err error) {
 	if f.flag&os.O_APPEND != 0 {
 		f.off = f.n.seen.size
 	}
+	n, err = f.write(p, f.off)
+	f.off += int64(n)
+	return n, err
+}
+
+// WriteAt implements io.WriterAt. On a full disk it writes what fits.
+func (f *file) WriteAt(p []byte, off int64) (n int, err error) {
+	if f.flag&os.O_APPEND != 0 {
+		return 0, errors.New("os: invalid use of WriteAt on file opened with O_APPEND") // as package os says it
+	}
+	err = f.enter("writeat", f.writes())
+	defer f.fs.d.mu.Unlock()
+	switch {
+	case err != nil:
+		return 0, err
+	case off < 0:
+		return 0, &fs.PathError{Op: "writeat", Path: f.name, Err: errors.New("negative offset")}
+	}
+	return f.write(p, off)
+}
+
+// write puts p at off; the disk is locked.
+func (f *file) write(p []byte, off int64) (n int, err error) {
 	for n < len(p) {
-		b := f.fs.d.own(f.n, int(f.off/blockSize))
+		b := f.fs.d.own(f.n, int(off/blockSize))
 		if b == nil {
 			return n, &fs.PathError{Op: "write", Path: f.name, Err: syscall.ENOSPC}
 		}
-		m := copy(b.data[f.off%blockSize:], p[n:])
+		m := copy(b.data[off%blockSize:], p[n:])
 		n += m
-		f.off += int64(m)
-		f.n.seen.size = max(f.n.seen.size, f.off)
+		off += int64(m)
+		f.n.seen.size = max(f.n.seen.size, off)
 	}
 	f.n.modified = time.Now()
 	return n, nil
