@@ -284,7 +284,7 @@ func (c *Cache) openRest(f *fill, left *leftover) (*stream, *leftover, error) {
 			return nil, left, err
 		}
 		c.undoubt(f.digest)
-		if info.Size < 0 || left.len() < info.Size {
+		if said := left.in.Size(); info.Size < 0 || left.len() < info.Size && (said < 0 || said == info.Size) {
 			s := newStream(f.ctx, f.repo.Source, f.digest, left.len(), info.Size)
 			if err := s.open(); !errors.Is(err, oci.ErrCorrupt) {
 				return s, left, err

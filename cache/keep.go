@@ -29,7 +29,7 @@ func (l *leftover) len() int64 {
 	if l == nil {
 		return 0
 	}
-	return l.in.Len()
+	return l.in.Front()
 }
 
 // keep puts the leftover back, untouched.
@@ -64,12 +64,16 @@ func (c *Cache) leftover(f *fill) (*leftover, error) {
 		}
 	}()
 	public := c.store.KeptPublic(f.digest)
-	in, _, err := c.store.Resume(f.digest, res)
+	in, err := c.store.Resume(f.digest, res)
 	if err != nil {
 		c.diskFailed("resuming a fill", err)
 		return nil, nil
 	}
 	f.in = in
+	if in.Front() == 0 && in.Len() > 0 { // nothing of it can be believed
+		c.abort(in)
+		return nil, nil
+	}
 	return c.hashLeft(f, &leftover{c, in, f.digest.Hash(), public, lay})
 }
 
@@ -89,7 +93,7 @@ func (c *Cache) demote(d oci.Digest) bool {
 // reading, as they follow a fill: nobody waits for gigabytes to be hashed. It
 // gives nil if the bytes cannot be used, errDamaged if readers have had some.
 func (c *Cache) hashLeft(f *fill, left *leftover) (*leftover, error) {
-	n := left.in.Len()
+	n := left.in.Front()
 	rec, known := c.label(f.digest)
 	if known && rec.Size == n {
 		left.public = rec.Public
@@ -102,7 +106,7 @@ func (c *Cache) hashLeft(f *fill, left *leftover) (*leftover, error) {
 	defer c.chunks.Put(buf)
 	_, err := io.CopyBuffer(left.hash, &follow{src, func(n int64) {
 		if f.here {
-			f.Advance(n)
+			f.Add(0, n)
 		}
 	}, 0}, buf[:])
 	if err == nil && left.lay {
@@ -162,9 +166,9 @@ func (c *Cache) adopt(f *fill, l *leftover) error {
 			f.private = r.Private
 		}
 		f.here = true
-		f.Open(l.in.Len())
+		f.Open(l.in.Front())
 	}
-	f.Advance(l.in.Len())
+	f.Add(0, l.in.Front())
 	return c.finish(f, l.in)
 }
 
@@ -172,7 +176,7 @@ func (c *Cache) adopt(f *fill, l *leftover) error {
 // fails now: the bytes are right, and whoever reads them has the file open.
 func (c *Cache) finish(f *fill, in *blob.Ingest) error {
 	defer f.Done()
-	rec := f.record(in.Len())
+	rec := f.record(in.Front())
 	if known, ok := c.label(f.digest); ok && known.Size == rec.Size {
 		known.Public = known.Public || rec.Public
 		rec = known

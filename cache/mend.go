@@ -188,10 +188,10 @@ func (c *Cache) transplant(f *fill, dn *donor) *leftover {
 	left := &leftover{c: c, in: in, hash: f.digest.Hash(), public: dn.rec.Public}
 	// It may break again, earlier: then that much less is of use.
 	src := &stoppable{f.ctx, io.NewSectionReader(dn.file, 0, dn.upto)}
-	if _, err := io.Copy(io.MultiWriter(in, left.hash), src); errors.Is(err, blob.ErrDisk) || in.Len() == 0 {
+	if _, err := io.Copy(io.MultiWriter(in, left.hash), src); errors.Is(err, blob.ErrDisk) || in.Front() == 0 {
 		c.abort(in)
 		return nil
 	}
-	c.stats.resumed.Add(uint64(in.Len()))
+	c.stats.resumed.Add(uint64(in.Front()))
 	return left
 }

@@ -30,7 +30,7 @@ func (c *Cache) collect(f *fill, s *stream) error {
 			return err
 		}
 		have += n
-		f.Advance(int64(have))
+		f.Add(0, int64(have))
 	}
 	if !f.digest.Verify(f.data) {
 		return errMismatch
@@ -66,15 +66,33 @@ func (c *Cache) spool(f *fill, s *stream, left *leftover) error {
 	}
 	f.in = in
 	f.Open(s.size)
-	f.Advance(in.Len())
-	if err := c.pour(f, s, in, h); err != nil {
+	f.Add(0, in.Front())
+	saved := &saver{in: in, due: in.Front() + saveStep}
+	err = c.pour(f, s, saved, h)
+	switch {
+	case err != nil:
+	case f.digest.Matches(h):
+		f.Done() // nobody waits for what is still being synced
+	default:
+		err = errMismatch
+	}
+	if serr := saved.wait(); serr != nil {
+		c.diskFailed("syncing a fill", serr)
+		c.abort(in) // its content is unknown now
 		return err
 	}
-	if !f.digest.Matches(h) {
+	switch {
+	case err == nil:
+		return c.finish(f, in)
+	case errors.Is(err, errUnbacked), errors.Is(err, errMismatch):
 		c.abort(in)
-		return errMismatch
+		return err
 	}
-	return c.finish(f, in)
+	c.keepPartial(in)
+	if c.abandoned(f) {
+		return f.letGo(h, in.Front())
+	}
+	return err
 }
 
 // ingest opens the file that a fill grows in. After errStalled its readers go on
@@ -140,13 +158,14 @@ func (c *Cache) create(ctx context.Context, d oci.Digest, size int64, public boo
 const unknownStep = 8 << 20
 
 // pour copies the stream into the file, hashing, and tells the readers.
-func (c *Cache) pour(f *fill, s *stream, in *blob.Ingest, h hash.Hash) error {
+func (c *Cache) pour(f *fill, s *stream, saved *saver, h hash.Hash) error {
 	buf := c.chunks.Get().(*[chunk]byte)
 	defer c.chunks.Put(buf)
+	in := saved.in
 	for {
 		n, err := s.Read(buf[:])
 		if n > 0 {
-			have := in.Len()
+			have := in.Front()
 			werr := c.onDisk(func() { c.unback(f, nil, h, have) }, func() error {
 				_, err := in.Write(buf[:n])
 				return err
@@ -156,23 +175,21 @@ func (c *Cache) pour(f *fill, s *stream, in *blob.Ingest, h hash.Hash) error {
 				if !errors.Is(werr, errStalled) {
 					c.unback(f, nil, h, have)
 				}
-				c.abort(in)
 				return errUnbacked
 			}
 			h.Write(buf[:n])
-			f.Advance(in.Len())
+			f.Add(0, in.Front())
 		}
 		switch {
-		case err == nil:
 		case errors.Is(err, io.EOF):
 			return nil
-		case c.abandoned(f):
-			at := in.Len()
-			c.keepPartial(in)
-			return f.letGo(h, at)
-		default:
-			c.keepPartial(in)
+		case err != nil:
 			return err
+		}
+		if err := saved.step(s.size); err != nil {
+			c.diskFailed("syncing a fill", err)
+			c.unback(f, nil, h, in.Front())
+			return errUnbacked
 		}
 	}
 }

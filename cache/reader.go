@@ -108,6 +108,9 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 		r.detour = nil
 	}
 	r.off, r.from = offset, offset
+	if r.follower != nil {
+		r.follower.Ask(offset, -1)
+	}
 	return offset, nil
 }
 

@@ -34,8 +34,8 @@ func (c *Cache) settle() {
 // copy of a directory that was in use.
 func (c *Cache) settleOne(d oci.Digest, size int64, rec index.Record, recorded bool) error {
 	_, lies := c.store.Lying(d)
-	doubted := recorded && rec.Size == size
-	if recorded && (doubted || !lies) { // the leftover counts, or nothing does
+	doubted := recorded && rec.Size == size && !c.store.KeptPieces(d) // a blob has no piece state any more
+	if recorded && (doubted || !lies) {                               // the leftover counts, or nothing does
 		c.store.AddUsed(-rec.Allocated)
 	}
 	switch {
@@ -49,10 +49,13 @@ func (c *Cache) settleOne(d oci.Digest, size int64, rec index.Record, recorded b
 	case recorded: // its file went before the last process did
 		c.gone[d] = departed{rec.Class, rec.Allocated, true, true}
 	}
-	if !doubted && !c.store.SameBoot() {
-		return c.store.DropKept(d)
+	if doubted || c.store.SameBoot() {
+		return nil
 	}
-	return nil
+	if left, err := c.store.KeepSynced(d); left || err != nil {
+		return err
+	}
+	return c.store.DropKept(d)
 }
 
 // doubtFills doubts what lies in fills/ and has a record, in a directory where
@@ -64,7 +67,7 @@ func (c *Cache) doubtFills() {
 			c.indexFailed(err)
 			return
 		}
-		if ok && rec.Size == size {
+		if ok && rec.Size == size && !c.store.KeptPieces(d) {
 			c.doubted[d] = rec
 			c.store.AddUsed(-rec.Allocated) // the file counts, and not twice
 		}

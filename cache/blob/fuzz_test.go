@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"bytes"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,6 +23,45 @@ func FuzzDigestOf(f *testing.F) {
 		d, ok := digestOf(alg, shard, name)
 		if full := strings.Join([]string{blobsDir, alg, shard, name}, "/"); ok && (d.IsZero() || !filepath.IsLocal(full) || place(blobsDir, d) != full) {
 			t.Errorf("%q is read as %v", full, d)
+		}
+	})
+}
+
+// The piece state of a fill, however it was torn: what is read of it is written
+// again as it was, entry by entry, and nothing that was not written is whole.
+func FuzzPieces(f *testing.F) {
+	whole := encodeHeader(2*PieceSize + 5)
+	for i, state := range []pieceState{landed, missing, synced} {
+		whole = append(whole, encodePiece(i, piece{uint32(i) * 77, state})...)
+	}
+	f.Add(whole)
+	f.Add(whole[:len(whole)-3])
+	f.Add(encodeHeader(1 << 26))
+	f.Add(encodeHeader(maxSideSize + 1))
+	f.Add(encodeHeader(-1))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		ps, err := decodePieces(b)
+		if err != nil {
+			return
+		}
+		if ps.size < 0 || ps.size > maxSideSize || !bytes.Equal(encodeHeader(ps.size), append(bytes.Clone(b[:20]), 0, 0, 0, 0)) {
+			t.Fatalf("a size of %d", ps.size)
+		}
+		for i, p := range ps.all[:min(len(ps.all), len(b))] {
+			at := sideHeader + i*sideEntry
+			if p.state != missing && !bytes.Equal(encodePiece(i, p), b[at:at+sideEntry]) {
+				t.Errorf("piece %d is read as %v", i, p)
+			}
+		}
+		if ps.size > 1<<26 {
+			return // it would take too long
+		}
+		last := int64(0)
+		for _, r := range ps.ranges() {
+			if r.Off < last || r.End <= r.Off || r.End > ps.size {
+				t.Errorf("%v of %d", r, ps.size)
+			}
+			last = r.End + 1
 		}
 	})
 }

@@ -15,19 +15,24 @@ import (
 // growStep is by how much an Ingest of unknown length extends its reservation.
 const growStep = 8 * mib
 
-// Ingest is a fill that is being written, strictly in order: the length of its
-// file is how much of the blob is there. One goroutine writes and ends it;
-// ReadAt and Len may be called by others meanwhile, and readers open the same
-// file by Store.OpenFile. Exactly one of Commit, Keep and Abort ends it; later
-// calls of these do nothing, so a deferred Abort is safe.
+// Ingest is a fill that is being written. Without Sparse it is written in order,
+// and the length of its file is how much of the blob is there; with it anywhere,
+// by several goroutines, each byte once, and what is there is known by the piece.
+// One goroutine ends it, when no other writes any more; ReadAt and Len may be
+// called by others meanwhile, and readers open the same file by Store.OpenFile.
+// Exactly one of Commit, Keep and Abort ends it; later calls of these do nothing,
+// so a deferred Abort is safe.
 type Ingest struct {
-	store *Store
-	d     oci.Digest
-	file  durable.File
-	room  *Reservation
-	len   atomic.Int64
-	ahead int64 // allocated up to here, where space is late
-	ended bool
+	store  *Store
+	d      oci.Digest
+	file   durable.File
+	room   *Reservation
+	len    atomic.Int64 // of the file
+	front  atomic.Int64 // how much of the beginning is there
+	pieces *pieces      // nil until Track
+	named  bool         // the names of its files are on stable storage
+	ahead  int64        // allocated up to here, where space is late
+	ended  bool
 }
 
 // Create starts the fill of d from nothing; what lay there is dropped. It owns
@@ -63,9 +68,14 @@ func (s *Store) create(d oci.Digest, r *Reservation, mode fs.FileMode) (*Ingest,
 		s.counters.writeFailures.Add(1)
 		return nil, diskError("create fill "+d.String(), err)
 	}
+	if err := s.removeSide(d); err != nil {
+		s.counters.writeFailures.Add(1)
+		in := &Ingest{store: s, d: d, file: f, room: r}
+		return nil, errors.Join(diskError("create fill "+d.String(), err), in.Abort())
+	}
 	s.giveBack(d, s.takeKept(d), nil) // somebody has removed that file
 	in := &Ingest{store: s, d: d, file: f, room: r}
-	if err := in.allocate(r.room()); err != nil {
+	if err := in.allocate(0, r.room()); err != nil {
 		s.counters.writeFailures.Add(1)
 		return nil, errors.Join(diskError("create fill "+d.String(), err), in.Abort())
 	}
@@ -84,6 +94,9 @@ func (s *Store) createFill(d oci.Digest, mode fs.FileMode) (f durable.File, err 
 // DropKept unlinks what lies in fills/ for d beyond the work of this process. A
 // file of d in blobs/ is none of it.
 func (s *Store) DropKept(d oci.Digest) error {
+	if err := s.removeSide(d); err != nil {
+		return diskError("drop fill "+d.String(), err)
+	}
 	rest, err := s.unlink(place(fillsDir, d))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return diskError("drop fill "+d.String(), err)
@@ -92,33 +105,59 @@ func (s *Store) DropKept(d oci.Digest) error {
 	return nil
 }
 
-// Resume goes on with the fill of d where it stands, and gives its length: 0 if
-// nothing was there. It owns r from here on, also when it fails. The bytes that
-// are there move from the used ones into the reservation: r is needed only for
-// the rest (Kept tells how much that leaves). Whether what is there can be
-// trusted is for the caller to know (SameBoot) and to prove (the digest).
-func (s *Store) Resume(d oci.Digest, r *Reservation) (*Ingest, int64, error) {
-	f, fi, err := s.openRegular(place(fillsDir, d), os.O_RDWR)
+// Resume goes on with the fill of d as it is: Ranges tells what is there, which
+// may be nothing. It owns r from here on, also when it fails. The bytes that are
+// there move from the used ones into the reservation: r is needed only for the
+// rest (Kept tells how much that leaves). Pieces are checked by their sums;
+// whether a beginning without them can be trusted is for the caller to know
+// (SameBoot) and to prove (the digest).
+func (s *Store) Resume(d oci.Digest, r *Reservation) (*Ingest, error) {
+	in, fi, err := s.reopen(d)
 	if errors.Is(err, fs.ErrNotExist) {
-		in, err := s.Create(d, r)
-		return in, 0, err
-	}
-	var size int64
-	if err == nil {
-		size = fi.Size()
-		if _, err = f.Seek(size, 0); err != nil {
-			err = errors.Join(err, f.Close())
-		}
+		return s.Create(d, r)
 	}
 	if err != nil {
 		r.Release()
 		s.counters.writeFailures.Add(1)
-		return nil, 0, diskError("resume fill "+d.String(), err)
+		return nil, diskError("resume fill "+d.String(), err)
 	}
-	r.absorb(size, s.allocated(fi), s.takeKept(d))
-	in := &Ingest{store: s, d: d, file: f, room: r}
-	in.len.Store(size)
-	return in, size, nil
+	in.room = r
+	there := int64(0)
+	for _, have := range in.Ranges() {
+		there += have.End - have.Off
+	}
+	counted := s.takeKept(d)
+	r.absorb(there, max(counted, s.allocated(fi)), counted)
+	return in, nil
+}
+
+// reopen opens the kept fill of d with what is known of its pieces. What nothing
+// can be told of is as good as absent.
+func (s *Store) reopen(d oci.Digest) (in *Ingest, fi fs.FileInfo, err error) {
+	var ps *pieces
+	if s.keptFile(d).pieces {
+		if ps, err = s.loadPieces(d); err != nil {
+			return nil, nil, err
+		}
+		if ps == nil {
+			return nil, nil, errors.Join(fs.ErrNotExist, s.DropKept(d))
+		}
+	}
+	f, fi, err := s.openRegular(place(fillsDir, d), os.O_RDWR)
+	if err != nil {
+		return nil, nil, err
+	}
+	in = &Ingest{store: s, d: d, file: f}
+	in.len.Store(fi.Size())
+	if ps != nil {
+		if err := in.takeUp(ps); err != nil {
+			return nil, nil, errors.Join(err, ps.close(), f.Close())
+		}
+	}
+	if have := in.Ranges(); len(have) > 0 && have[0].Off == 0 {
+		in.front.Store(have[0].End)
+	}
+	return in, fi, nil
 }
 
 // Kept is the length of what lies in fills/ for d beyond the work of this
@@ -136,9 +175,12 @@ func (s *Store) KeptPublic(d oci.Digest) bool {
 	return s.kept[d].public
 }
 
+// KeptPieces tells whether what lies in fills/ for d is a fill with piece state.
+func (s *Store) KeptPieces(d oci.Digest) bool { return s.keptFile(d).pieces }
+
 // keptAs describes a file in fills/.
 func (s *Store) keptAs(fi fs.FileInfo) keptFile {
-	return keptFile{fi.Size(), s.allocated(fi), fi.Mode()&fs.ModeSticky != 0}
+	return keptFile{size: fi.Size(), allocated: s.allocated(fi), public: fi.Mode()&fs.ModeSticky != 0}
 }
 
 // takeKept forgets a kept file and gives the bytes that it was counted with.
@@ -150,43 +192,62 @@ func (s *Store) takeKept(d oci.Digest) int64 {
 	return k.allocated
 }
 
-// Write appends. Where the reservation does not reach it is extended by 8 MiB
-// first, which may take 200 ms. An error is an ErrDisk (ErrNoSpace among them),
-// and n tells how much of p is in the file all the same.
-func (in *Ingest) Write(p []byte) (n int, err error) {
+// Write goes on with the beginning, as WriteAt does at Front.
+func (in *Ingest) Write(p []byte) (n int, err error) { return in.WriteAt(p, in.Front()) }
+
+// WriteAt writes at an offset. Where the reservation does not reach it is extended
+// by 8 MiB first, which may take 200 ms. An error is an ErrDisk (ErrNoSpace among
+// them), and n tells how much of p is in the file all the same.
+func (in *Ingest) WriteAt(p []byte, off int64) (n int, err error) {
 	if short := int64(len(p)) - in.room.room(); short > 0 {
 		if err := in.room.Grow(context.Background(), max(short, growStep)); err != nil {
 			return 0, fmt.Errorf("write fill %s: %w", in.d, err)
 		}
-		if err := in.allocate(in.room.room()); err != nil {
+		if err := in.allocate(off, in.room.room()); err != nil {
 			return 0, diskError("write fill "+in.d.String(), err)
 		}
 	}
-	n, err = in.file.Write(p)
+	n, err = in.file.WriteAt(p, off)
 	in.room.wrote(int64(n))
-	in.len.Add(int64(n))
+	raise(&in.len, off+int64(n))
+	if off <= in.Front() {
+		raise(&in.front, off+int64(n))
+	}
+	if err == nil && in.pieces != nil {
+		err = in.pieces.wrote(p, off, in.file)
+	}
 	if err != nil {
 		in.store.counters.writeFailures.Add(1)
 	}
 	return n, diskError("write fill "+in.d.String(), err)
 }
 
-// Reach promises room for the file to become size bytes long, as Reserve does:
-// for a resumed fill, of which only what is missing is to be reserved.
-func (in *Ingest) Reach(ctx context.Context, size int64) error {
-	if short := size - in.Len() - in.room.room(); short > 0 {
+// raise makes a the larger of itself and n.
+func raise(a *atomic.Int64, n int64) {
+	for was := a.Load(); n > was && !a.CompareAndSwap(was, n); was = a.Load() {
+	}
+}
+
+// Reach promises room for so many bytes of the blob to be in the file, as Reserve
+// does: for a resumed fill, of which only what is missing is to be reserved.
+func (in *Ingest) Reach(ctx context.Context, bytes int64) error {
+	if short := in.room.missing(bytes); short > 0 {
 		if err := in.room.Grow(ctx, short); err != nil {
 			return err
 		}
 	}
-	return diskError("allocate fill "+in.d.String(), in.allocate(in.room.room()))
+	return diskError("allocate fill "+in.d.String(), in.allocate(in.Len(), in.room.room()))
 }
 
 // ReadAt reads what has been written, as io.ReaderAt.
 func (in *Ingest) ReadAt(p []byte, off int64) (int, error) { return in.file.ReadAt(p, off) }
 
-// Len is how many bytes are in the file, readable by everybody.
+// Len is how long the file is.
 func (in *Ingest) Len() int64 { return in.len.Load() }
+
+// Front is how much of the blob's beginning is there, readable by everybody: what
+// was there when the fill began, and what was written on from it.
+func (in *Ingest) Front() int64 { return in.front.Load() }
 
 // Commit ends a fill that is complete and verified. It gives the allocated
 // bytes, which are used bytes from now on and are to be given to Remove one
@@ -196,7 +257,7 @@ func (in *Ingest) Commit() (allocated int64, err error) {
 	if in.ended {
 		return 0, fmt.Errorf("commit fill %s: %w", in.d, fs.ErrClosed)
 	}
-	err = in.trim()
+	err = errors.Join(in.trim(), in.dropSide())
 	var fi fs.FileInfo
 	if err == nil {
 		fi, err = in.file.Stat()
@@ -233,6 +294,12 @@ func (in *Ingest) Keep() error {
 	}
 	in.ended = true
 	k := in.store.keptAs(fi)
+	if in.sparse() {
+		k.pieces, k.allocated = true, k.allocated+sideSize(in.pieces.size)
+		if err := in.pieces.close(); err != nil {
+			return diskError("keep fill "+in.d.String(), err)
+		}
+	}
 	in.store.mu.Lock()
 	in.store.kept[in.d] = k
 	in.store.mu.Unlock()
@@ -247,13 +314,14 @@ func (in *Ingest) Abort() error {
 	if in.ended {
 		return nil
 	}
+	serr := in.dropSide()
 	in.ended = true
 	allocated := need(in.Len())
 	if fi, err := in.file.Stat(); err == nil {
 		allocated = in.store.allocated(fi)
 	}
 	cerr := in.file.Close()
-	return errors.Join(cerr, in.unlink(allocated))
+	return errors.Join(serr, cerr, in.unlink(allocated))
 }
 
 func (in *Ingest) unlink(allocated int64) error {

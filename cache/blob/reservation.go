@@ -74,6 +74,13 @@ func (r *Reservation) room() int64 {
 	return r.content - r.written
 }
 
+// missing tells how much more is to be reserved for so many bytes of content.
+func (r *Reservation) missing(bytes int64) int64 {
+	r.ledger.mu.Lock()
+	defer r.ledger.mu.Unlock()
+	return bytes - r.content
+}
+
 // wrote notes n bytes of content as being on disk.
 func (r *Reservation) wrote(n int64) {
 	r.ledger.mu.Lock()
@@ -83,8 +90,8 @@ func (r *Reservation) wrote(n int64) {
 	r.ledger.mu.Unlock()
 }
 
-// absorb takes over a file of size bytes that lies on the disk already, used of
-// its allocated bytes having been counted so far.
+// absorb takes over a file with size bytes of content that lies on the disk
+// already, used of its allocated bytes having been counted so far.
 func (r *Reservation) absorb(size, allocated, used int64) {
 	l := r.ledger
 	l.mu.Lock()

@@ -71,6 +71,7 @@ type Store struct {
 type keptFile struct {
 	size, allocated int64
 	public          bool
+	pieces          bool // its piece state lies beside it
 }
 
 type counters struct {

@@ -183,9 +183,9 @@ func TestResume(t *testing.T) {
 			t.Errorf("fill %v of %d", k, size)
 		}
 	}
-	in, n, err := s.Resume(d, reserve(t, s, 0))
-	if err != nil || n != 5 || s.Kept(d) != 0 {
-		t.Fatal(n, err)
+	in, err = s.Resume(d, reserve(t, s, 0))
+	if err != nil || in.Len() != 5 || s.Kept(d) != 0 {
+		t.Fatal(in.Len(), err)
 	}
 	if err := in.Reach(t.Context(), 10); err != nil {
 		t.Fatal(err)
@@ -205,9 +205,9 @@ func TestResume(t *testing.T) {
 	if got := s.Usage().Used; got != used {
 		t.Errorf("used %d, want %d", got, used)
 	}
-	in, n, err = s.Resume(digest(3), reserve(t, s, 1))
-	if err != nil || n != 0 {
-		t.Errorf("resume of nothing: %d, %v", n, err)
+	in, err = s.Resume(digest(3), reserve(t, s, 1))
+	if err != nil || in.Len() != 0 {
+		t.Errorf("resume of nothing: %d, %v", in.Len(), err)
 	}
 	if err := in.Abort(); err != nil {
 		t.Error(err)
@@ -293,7 +293,7 @@ func TestKeptFileVanishes(t *testing.T) {
 			t.Fatal(err)
 		}
 		if resume {
-			in, _, err = s.Resume(d, reserve(t, s, 100_000))
+			in, err = s.Resume(d, reserve(t, s, 100_000))
 		} else {
 			in, err = s.Create(d, reserve(t, s, 100_000))
 		}

@@ -50,11 +50,19 @@ func (s *Store) surveyTree(tree string) error {
 		}
 		return s.files(dir, func(d oci.Digest, fi fs.FileInfo) {
 			k := s.keptAs(fi)
-			s.kept[d] = k
+			if strings.HasSuffix(fi.Name(), sideSuffix) {
+				k.size, k.pieces, k.public = 0, true, false
+			}
 			s.ledger.addUsed(k.allocated, false)
 			s.ledger.found(k.allocated)
+			s.kept[d] = s.kept[d].and(k)
 		})
 	})
+}
+
+// and is the two files of one fill together, in whatever order they are met.
+func (k keptFile) and(other keptFile) keptFile {
+	return keptFile{k.size + other.size, k.allocated + other.allocated, k.public || other.public, k.pieces || other.pieces}
 }
 
 // shards calls f for each shard folder of a tree; a tree that is missing has none.
@@ -85,7 +93,8 @@ func isShard(name string) bool {
 	return len(name) == 2 && strings.Trim(name, "0123456789abcdef") == ""
 }
 
-// files calls f for each file of a shard folder that is named as a blob.
+// files calls f for each file of a shard folder that is named as a blob, or in
+// fills/ as the piece state of one.
 func (s *Store) files(dir string, f func(oci.Digest, fs.FileInfo)) error {
 	entries, err := s.fs.ReadDir(dir)
 	if err != nil {
@@ -97,7 +106,11 @@ func (s *Store) files(dir string, f func(oci.Digest, fs.FileInfo)) error {
 		if err != nil {
 			continue // gone since
 		}
-		d, ok := digestOf(alg, shard, e.Name())
+		name := e.Name()
+		if strings.HasPrefix(dir, fillsDir) {
+			name = strings.TrimSuffix(name, sideSuffix)
+		}
+		d, ok := digestOf(alg, shard, name)
 		if !ok || !fi.Mode().IsRegular() {
 			s.counters.foreign.Add(1)
 			continue

@@ -64,15 +64,14 @@ func (s *Store) allocated(fi fs.FileInfo) int64 {
 	return n
 }
 
-// allocate takes the space of the next n bytes from the file system at once,
-// where it would otherwise take more than that while the file grows.
-func (in *Ingest) allocate(n int64) error {
+// allocate takes the space of n bytes from an offset on from the file system at
+// once, where it would otherwise take more than that while the file grows.
+func (in *Ingest) allocate(off, n int64) error {
 	if !in.store.late {
 		return nil
 	}
-	at := in.Len()
-	in.ahead = at + n
-	return durable.Allocate(in.file, at, n)
+	in.ahead = max(in.ahead, off+n)
+	return durable.Allocate(in.file, off, n)
 }
 
 // trim gives back what was allocated and not written.

@@ -226,10 +226,11 @@ func (w *world) prove(d oci.Digest, rec record) {
 	if !w.mustBe(err) {
 		return
 	}
-	in, n, err := w.s.Resume(d, r)
+	in, err := w.s.Resume(d, r)
 	if !w.mustBe(err) {
 		return
 	}
+	n := in.Len()
 	got := make([]byte, n)
 	_, err = in.ReadAt(got, 0)
 	switch {
@@ -312,10 +313,11 @@ func (w *world) begin(d oci.Digest, data []byte, public bool) *Ingest {
 	if w.s.KeptPublic(d) != public && !w.faulted {
 		w.Errorf("public: %v, made with %v", !public, public)
 	}
-	in, n, err := w.s.Resume(d, r)
+	in, err := w.s.Resume(d, r)
 	if !w.mustBe(err) {
 		return nil
 	}
+	n := in.Len()
 	got := make([]byte, n)
 	if _, err := in.ReadAt(got, 0); err != nil && !w.mustBeInjected(err) {
 		w.Errorf("reading what was kept: %v", err)

@@ -1,6 +1,6 @@
-// Package flight is one fill and all who read it: a blob that grows at one end
-// while any number of readers follow it, each from its own offset and at its
-// own pace.
+// Package flight is one fill and all who read it: a blob that grows where it is
+// asked for, while any number of readers follow it, each from its own offset and
+// at its own pace.
 //
 // It keeps no bytes and opens no files: a Flight says how far the content
 // goes and whether it can be believed, and its readers wait for that. Who
@@ -10,10 +10,12 @@
 package flight
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 )
@@ -33,11 +35,13 @@ type Flight struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change; nil while nobody waits
 	state   state
-	size    int64 // -1: not known yet
-	have    int64 // bytes [0, have) are there
-	err     error // why it failed
-	opened  bool  // the source has answered
-	readers int
+	size    int64   // -1: not known yet
+	have    Extents // the bytes that are there
+	err     error   // why it failed
+	opened  bool    // the source has answered
+	readers map[*Reader]struct{}
+	asked   chan struct{}
+	turns   uint64      // of readers that had to wait, so far
 	through bool        // the writer has left
 	left    func()      // called when the last reader has left
 	over    func()      // called when the writer has, too
@@ -59,12 +63,14 @@ const (
 // it is called, without a lock held, each time the number of readers falls to
 // zero. If over is not nil it is called so once, when the writer has left and no
 // reader is there: nobody joins any more, and what the flight brought may go.
-func New(left, over func()) *Flight { return &Flight{size: -1, left: left, over: over} }
+func New(left, over func()) *Flight {
+	return &Flight{size: -1, left: left, over: over, readers: map[*Reader]struct{}{}, asked: make(chan struct{}, 1)}
+}
 
 // Leave ends the writer's part, in the flight and in what it brought.
 func (f *Flight) Leave() {
 	f.mu.Lock()
-	over := f.readers == 0 && !f.through
+	over := len(f.readers) == 0 && !f.through
 	f.through = true
 	f.mu.Unlock()
 	if over && f.over != nil {
@@ -92,18 +98,16 @@ const (
 	paceMost = 10 * time.Millisecond
 )
 
-// Advance says that bytes [0, have) can be read. It never goes back.
-func (f *Flight) Advance(have int64) {
+// Add says that bytes [off, end) can be read.
+func (f *Flight) Add(off, end int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if have <= f.have {
+	before := f.have.Bytes()
+	f.have.Add(off, end)
+	if f.have.Bytes() == before || f.changed == nil || f.later != nil {
 		return
 	}
-	f.have = have
-	if f.changed == nil || f.later != nil {
-		return
-	}
-	pace := min(paceMost, time.Duration(f.readers)*paceStep)
+	pace := min(paceMost, time.Duration(len(f.readers))*paceStep)
 	if early := pace - time.Since(f.woken); early > 0 {
 		f.later = time.AfterFunc(early, func() { f.change(func() {}) })
 		return
@@ -116,7 +120,7 @@ func (f *Flight) Advance(have int64) {
 func (f *Flight) Done() {
 	f.change(func() {
 		if f.state == waiting || f.state == open {
-			f.state, f.size = done, f.have
+			f.state, f.size = done, f.have.End(0)
 		}
 	})
 }
@@ -215,11 +219,44 @@ func (f *Flight) Size(ctx context.Context) (int64, error) {
 	return size, err
 }
 
-// Have tells how much is there.
-func (f *Flight) Have() int64 {
+// Have gives a copy of what is there.
+func (f *Flight) Have() Extents {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.have
+	return f.have.Clone()
+}
+
+// From tells how far the content goes on from off, as Extents.End.
+func (f *Flight) From(off int64) int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.have.End(off)
+}
+
+// Asked receives when a reader begins to wait for bytes that are not there; then
+// ask Wants. Capacity 1.
+func (f *Flight) Asked() <-chan struct{} { return f.asked }
+
+// Want is what one reader is after: bytes [Off, End); End < 0 is the content's end.
+type Want struct{ Off, End int64 }
+
+// Wants gives what readers wait for now, as far as it is not there, those first
+// that have waited longest.
+func (f *Flight) Wants() []Want {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var waiting []*Reader
+	for r := range f.readers {
+		if r.turn > 0 && f.have.End(r.at) == r.at {
+			waiting = append(waiting, r)
+		}
+	}
+	slices.SortFunc(waiting, func(a, b *Reader) int { return cmp.Compare(a.turn, b.turn) })
+	wants := make([]Want, len(waiting))
+	for i, r := range waiting {
+		wants[i] = Want{r.at, r.to}
+	}
+	return wants
 }
 
 // Verified tells whether the content is whole and right.
@@ -240,24 +277,38 @@ func (f *Flight) Ended() bool {
 func (f *Flight) Readers() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.readers
+	return len(f.readers)
 }
 
 // Reader follows a flight. Its methods are for one goroutine at a time.
 type Reader struct {
 	f    *Flight
 	left bool
+
+	// guarded by f.mu
+	from, to int64  // what it reads; to < 0: to the end
+	at       int64  // where it waits
+	turn     uint64 // since when; 0: it does not wait
 }
 
-// Join adds a reader, which must be closed; nil if the flight is over.
+// Join adds a reader of the whole, which must be closed; nil if the flight is over.
 func (f *Flight) Join() *Reader {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.through && f.readers == 0 {
+	if f.through && len(f.readers) == 0 {
 		return nil
 	}
-	f.readers++
-	return &Reader{f: f}
+	r := &Reader{f: f, to: -1}
+	f.readers[r] = struct{}{}
+	return r
+}
+
+// Ask says that the reader is after bytes [from, to) from now on; to < 0 is the
+// content's end.
+func (r *Reader) Ask(from, to int64) {
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
+	r.from, r.to = from, to
 }
 
 // Wait blocks until there is a byte to read at off, and tells how far bytes
@@ -266,7 +317,7 @@ func (f *Flight) Join() *Reader {
 func (r *Reader) Wait(ctx context.Context, off int64) (end int64, err error) {
 	f := r.f
 	werr := f.await(ctx, func() bool {
-		end = f.readable()
+		end = f.readable(r, off)
 		switch {
 		case f.state == rejected:
 			err = f.err
@@ -276,27 +327,48 @@ func (r *Reader) Wait(ctx context.Context, off int64) (end int64, err error) {
 		case f.state == done:
 			err = io.EOF
 		default:
+			f.wait(r, off)
 			return false
 		}
+		r.turn = 0
 		return true
 	})
 	if werr != nil {
+		f.mu.Lock()
+		r.turn = 0
+		f.mu.Unlock()
 		return 0, werr
 	}
 	return end, err
 }
 
-// readable is how far readers may go; the lock is held.
-func (f *Flight) readable() int64 {
+// wait notes where a reader waits; the lock is held.
+func (f *Flight) wait(r *Reader, off int64) {
+	if r.turn > 0 {
+		return
+	}
+	f.turns++
+	r.at, r.turn = off, f.turns
+	select {
+	case f.asked <- struct{}{}:
+	default:
+	}
+}
+
+// readable is how far a reader may go from off; the lock is held.
+func (f *Flight) readable(r *Reader, off int64) int64 {
+	end := f.have.End(off)
 	switch {
 	case f.state == waiting:
 		return 0
 	case f.state == done:
-		return f.have
-	case f.size >= 0:
-		return min(f.have, f.size-1)
+		return end
+	case f.size < 0:
+		return end - 1 // any byte may be the last
+	case r.from == 0:
+		return min(end, f.size-1)
 	}
-	return f.have - 1
+	return min(end, f.size)
 }
 
 // Close leaves the flight. It may be called more than once.
@@ -306,8 +378,8 @@ func (r *Reader) Close() {
 	}
 	r.left = true
 	r.f.mu.Lock()
-	r.f.readers--
-	last := r.f.readers == 0
+	delete(r.f.readers, r)
+	last := len(r.f.readers) == 0
 	over := last && r.f.through
 	r.f.mu.Unlock()
 	if last && r.f.left != nil {

@@ -32,37 +32,37 @@ func TestReadable(t *testing.T) {
 		end  int64
 		want error
 	}{
-		"waiting":                      {func(f *Flight) { f.Advance(9) }, 0, 0, errBlocked},
+		"waiting":                      {func(f *Flight) { f.Add(0, 9) }, 0, 0, errBlocked},
 		"open, nothing there":          {func(f *Flight) { f.Open(10) }, 0, 0, errBlocked},
-		"open, some there":             {func(f *Flight) { f.Open(10); f.Advance(4) }, 0, 4, nil},
-		"open, behind what is there":   {func(f *Flight) { f.Open(10); f.Advance(4) }, 4, 0, errBlocked},
-		"all there, not verified":      {func(f *Flight) { f.Open(10); f.Advance(10) }, 0, 9, nil},
-		"the last byte, not verified":  {func(f *Flight) { f.Open(10); f.Advance(10) }, 9, 0, errBlocked},
-		"more than announced":          {func(f *Flight) { f.Open(10); f.Advance(12) }, 0, 9, nil},
-		"never back":                   {func(f *Flight) { f.Open(10); f.Advance(4); f.Advance(2) }, 3, 4, nil},
-		"unknown size":                 {func(f *Flight) { f.Open(-1); f.Advance(4) }, 0, 3, nil},
-		"unknown size, one byte":       {func(f *Flight) { f.Open(-1); f.Advance(1) }, 0, 0, errBlocked},
-		"done":                         {func(f *Flight) { f.Open(10); f.Advance(10); f.Done() }, 9, 10, nil},
-		"done, at the end":             {func(f *Flight) { f.Open(10); f.Advance(10); f.Done() }, 10, 0, io.EOF},
-		"done, beyond the end":         {func(f *Flight) { f.Open(10); f.Advance(10); f.Done() }, 99, 0, io.EOF},
-		"done without being open":      {func(f *Flight) { f.Advance(3); f.Done() }, 0, 3, nil},
+		"open, some there":             {func(f *Flight) { f.Open(10); f.Add(0, 4) }, 0, 4, nil},
+		"open, behind what is there":   {func(f *Flight) { f.Open(10); f.Add(0, 4) }, 4, 0, errBlocked},
+		"all there, not verified":      {func(f *Flight) { f.Open(10); f.Add(0, 10) }, 0, 9, nil},
+		"the last byte, not verified":  {func(f *Flight) { f.Open(10); f.Add(0, 10) }, 9, 0, errBlocked},
+		"more than announced":          {func(f *Flight) { f.Open(10); f.Add(0, 12) }, 0, 9, nil},
+		"never back":                   {func(f *Flight) { f.Open(10); f.Add(0, 4); f.Add(0, 2) }, 3, 4, nil},
+		"unknown size":                 {func(f *Flight) { f.Open(-1); f.Add(0, 4) }, 0, 3, nil},
+		"unknown size, one byte":       {func(f *Flight) { f.Open(-1); f.Add(0, 1) }, 0, 0, errBlocked},
+		"done":                         {func(f *Flight) { f.Open(10); f.Add(0, 10); f.Done() }, 9, 10, nil},
+		"done, at the end":             {func(f *Flight) { f.Open(10); f.Add(0, 10); f.Done() }, 10, 0, io.EOF},
+		"done, beyond the end":         {func(f *Flight) { f.Open(10); f.Add(0, 10); f.Done() }, 99, 0, io.EOF},
+		"done without being open":      {func(f *Flight) { f.Add(0, 3); f.Done() }, 0, 3, nil},
 		"done, empty":                  {func(f *Flight) { f.Open(0); f.Done() }, 0, 0, io.EOF},
 		"empty, not verified":          {func(f *Flight) { f.Open(0) }, 0, 0, errBlocked},
-		"failed, some there":           {func(f *Flight) { f.Open(10); f.Advance(4); f.Fail(errBroken) }, 1, 4, nil},
-		"failed, no more there":        {func(f *Flight) { f.Open(10); f.Advance(4); f.Fail(errBroken) }, 4, 0, errBroken},
-		"failed with all there":        {func(f *Flight) { f.Open(10); f.Advance(10); f.Fail(errBroken) }, 9, 0, errBroken},
-		"failed, unknown size":         {func(f *Flight) { f.Open(-1); f.Advance(4); f.Fail(errBroken) }, 3, 0, errBroken},
+		"failed, some there":           {func(f *Flight) { f.Open(10); f.Add(0, 4); f.Fail(errBroken) }, 1, 4, nil},
+		"failed, no more there":        {func(f *Flight) { f.Open(10); f.Add(0, 4); f.Fail(errBroken) }, 4, 0, errBroken},
+		"failed with all there":        {func(f *Flight) { f.Open(10); f.Add(0, 10); f.Fail(errBroken) }, 9, 0, errBroken},
+		"failed, unknown size":         {func(f *Flight) { f.Open(-1); f.Add(0, 4); f.Fail(errBroken) }, 3, 0, errBroken},
 		"failed before it opened":      {func(f *Flight) { f.Fail(errBroken) }, 0, 0, errBroken},
 		"failed with io.EOF":           {func(f *Flight) { f.Open(10); f.Fail(io.EOF) }, 0, 0, io.ErrUnexpectedEOF},
 		"failed with a wrapped io.EOF": {func(f *Flight) { f.Open(10); f.Fail(fmt.Errorf("reading: %w", io.EOF)) }, 0, 0, io.ErrUnexpectedEOF},
 		"failed with io.EOF and more":  {func(f *Flight) { f.Open(10); f.Fail(fmt.Errorf("%w: %w", errBroken, io.EOF)) }, 0, 0, errBroken},
 		"failed without a reason":      {func(f *Flight) { f.Open(10); f.Fail(nil) }, 0, 0, io.ErrUnexpectedEOF},
-		"rejected":                     {func(f *Flight) { f.Open(10); f.Advance(4); f.Reject(errBroken) }, 0, 0, errBroken},
-		"rejected, then done":          {func(f *Flight) { f.Open(10); f.Advance(4); f.Reject(errBroken); f.Done() }, 0, 0, errBroken},
-		"failed, then done":            {func(f *Flight) { f.Open(10); f.Advance(10); f.Fail(errBroken); f.Done() }, 9, 0, errBroken},
-		"done, then failed":            {func(f *Flight) { f.Open(2); f.Advance(2); f.Done(); f.Fail(errBroken) }, 2, 0, io.EOF},
+		"rejected":                     {func(f *Flight) { f.Open(10); f.Add(0, 4); f.Reject(errBroken) }, 0, 0, errBroken},
+		"rejected, then done":          {func(f *Flight) { f.Open(10); f.Add(0, 4); f.Reject(errBroken); f.Done() }, 0, 0, errBroken},
+		"failed, then done":            {func(f *Flight) { f.Open(10); f.Add(0, 10); f.Fail(errBroken); f.Done() }, 9, 0, errBroken},
+		"done, then failed":            {func(f *Flight) { f.Open(2); f.Add(0, 2); f.Done(); f.Fail(errBroken) }, 2, 0, io.EOF},
 		"failed twice":                 {func(f *Flight) { f.Fail(errBroken); f.Fail(io.ErrClosedPipe) }, 0, 0, errBroken},
-		"opened after it failed":       {func(f *Flight) { f.Fail(errBroken); f.Open(3); f.Advance(3) }, 2, 0, errBroken},
+		"opened after it failed":       {func(f *Flight) { f.Fail(errBroken); f.Open(3); f.Add(0, 3) }, 2, 0, errBroken},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -85,11 +85,11 @@ func TestSize(t *testing.T) {
 		size int64
 		want error
 	}{
-		"waiting":                {func(f *Flight) { f.Advance(3) }, 0, errBlocked},
+		"waiting":                {func(f *Flight) { f.Add(0, 3) }, 0, errBlocked},
 		"open":                   {func(f *Flight) { f.Open(7) }, 7, nil},
 		"open, unknown":          {func(f *Flight) { f.Open(-1) }, -1, nil},
 		"opened twice":           {func(f *Flight) { f.Open(7); f.Open(8) }, 7, nil},
-		"done, unknown":          {func(f *Flight) { f.Open(-1); f.Advance(5); f.Done() }, 5, nil},
+		"done, unknown":          {func(f *Flight) { f.Open(-1); f.Add(0, 5); f.Done() }, 5, nil},
 		"failed at once":         {func(f *Flight) { f.Fail(errBroken) }, -1, errBroken},
 		"failed after it opened": {func(f *Flight) { f.Open(7); f.Fail(errBroken) }, 7, nil},
 		"rejected at once":       {func(f *Flight) { f.Reject(errBroken) }, -1, errBroken},
@@ -156,7 +156,7 @@ func TestWakesAll(t *testing.T) {
 		f.Open(100)
 		for have := int64(10); have <= 100; have += 10 {
 			synctest.Wait()
-			f.Advance(have)
+			f.Add(0, have)
 		}
 		synctest.Wait()
 		f.Done()
@@ -174,7 +174,7 @@ func TestSlowReader(t *testing.T) {
 		defer r.Close()
 		go func() {
 			for have := range int64(1000) {
-				f.Advance(have + 1)
+				f.Add(0, have+1)
 			}
 			f.Done()
 		}()
@@ -269,7 +269,7 @@ func BenchmarkWaitingReaders(b *testing.B) {
 			b.ReportAllocs()
 			for i := int64(1); b.Loop(); i++ {
 				told.Add(readers)
-				f.Advance(i)
+				f.Add(0, i)
 				told.Wait()
 			}
 			f.Fail(errBroken)

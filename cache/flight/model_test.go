@@ -16,22 +16,32 @@ import (
 type model struct {
 	state   state
 	size    int64
-	have    int64
+	there   [64]bool
 	content int64 // what will have come when it is done
 	readers int
 }
 
-// limit is how far readers may go.
-func (m *model) limit() int64 {
+// end is how far the content goes on from off.
+func (m *model) end(off int64) int64 {
+	for m.there[off] {
+		off++
+	}
+	return off
+}
+
+// limit is how far a reader may go that began at from and is at off.
+func (m *model) limit(from, off int64) int64 {
 	switch {
 	case m.state == waiting || m.state == rejected:
 		return 0
 	case m.state == done:
-		return m.have
-	case m.size >= 0:
-		return min(m.have, m.size-1)
+		return m.end(off)
+	case m.size < 0:
+		return m.end(off) - 1
+	case from == 0:
+		return min(m.end(off), m.size-1)
 	}
-	return m.have - 1
+	return min(m.end(off), m.size)
 }
 
 // TestModel drives a flight at random and asks a reader at a random offset
@@ -53,20 +63,25 @@ func TestModel(t *testing.T) {
 					m.state, m.size = open, size
 				}
 			},
-			"advance": func(t *rapid.T) {
+			"add": func(t *rapid.T) {
 				if m.state != open {
 					return
 				}
-				to := rapid.Int64Range(0, m.content).Draw(t, "to")
-				f.Advance(to)
-				m.have = max(m.have, to)
+				from, to := int64(0), rapid.Int64Range(0, m.content).Draw(t, "to")
+				if m.size >= 0 { // else nobody knows where to begin
+					from = rapid.Int64Range(0, to).Draw(t, "from")
+				}
+				f.Add(from, to)
+				for i := from; i < to; i++ {
+					m.there[i] = true
+				}
 			},
 			"done": func(t *rapid.T) {
-				if m.state != open || m.have != m.content {
+				if m.state != open || m.end(0) != m.content {
 					return
 				}
 				f.Done()
-				m.state, m.size = done, m.have
+				m.state, m.size = done, m.content
 			},
 			"fail": func(*rapid.T) {
 				f.Fail(errBroken)
@@ -92,20 +107,24 @@ func TestModel(t *testing.T) {
 				joined = joined[1:]
 				m.readers--
 			},
-			"": func(t *rapid.T) { m.compare(t, f, rapid.Int64Range(0, 45).Draw(t, "off")) },
+			"": func(t *rapid.T) {
+				off := rapid.Int64Range(0, 45).Draw(t, "off")
+				m.compare(t, f, rapid.Int64Range(0, off).Draw(t, "start"), off)
+			},
 		})
 	})
 }
 
-func (m *model) compare(t *rapid.T, f *Flight, off int64) {
-	if f.Readers() != m.readers || f.Have() != m.have || f.Verified() != (m.state == done) {
-		t.Fatalf("readers %d, have %d, verified %v: %+v", f.Readers(), f.Have(), f.Verified(), m)
+func (m *model) compare(t *rapid.T, f *Flight, from, off int64) {
+	if f.Readers() != m.readers || f.From(off) != m.end(off) || f.Verified() != (m.state == done) {
+		t.Fatalf("readers %d, from %d to %d, verified %v: %+v", f.Readers(), off, f.From(off), f.Verified(), m)
 	}
 	r := f.Join()
 	defer r.Close()
+	r.Ask(from, -1)
 	end, err := r.Wait(settled(), off)
 	var want error
-	switch limit := m.limit(); {
+	switch limit := m.limit(from, off); {
 	case m.state == rejected:
 		want = errBroken
 	case off < limit:
@@ -173,11 +192,11 @@ func write(f *Flight, content int64, known bool, ending string, steps []int64) {
 	var have int64
 	for _, s := range steps {
 		have = min(content, have+s)
-		f.Advance(have)
+		f.Add(0, have)
 	}
 	switch ending {
 	case "done":
-		f.Advance(content)
+		f.Add(0, content)
 		f.Done()
 	case "fail":
 		f.Fail(errBroken)
@@ -200,8 +219,8 @@ func follow(ctx context.Context, f *Flight, off, content int64, ending string, l
 			return nil
 		case err != nil:
 			return fmt.Errorf("at %d of %d, ending %s: %w", off, content, ending, err)
-		case end <= off || end > content || end > f.Have():
-			return fmt.Errorf("at %d of %d: told %d, have %d", off, content, end, f.Have())
+		case end <= off || end > content || end > f.From(0):
+			return fmt.Errorf("at %d of %d: told %d, have %d", off, content, end, f.From(0))
 		case end == content && ending != "done":
 			return fmt.Errorf("the last byte of %d went out although it ends in %s", content, ending)
 		case leaves:
