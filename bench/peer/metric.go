@@ -3,14 +3,18 @@ package peer
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
 )
 
+// ErrNoMetric is when a target exports no such metric.
+var ErrNoMetric = errors.New("no such metric")
+
 // Metric reads a number of Cistern's from its admin listener: the sum over the
-// labels of the metric called name.
+// labels of the metric called name. ErrNoMetric where there is none.
 func (t *Target) Metric(ctx context.Context, name string) (float64, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.Admin+"/metrics", nil)
 	if err != nil {
@@ -34,7 +38,7 @@ func (t *Target) Metric(ctx context.Context, name string) (float64, error) {
 		return 0, fmt.Errorf("metric %s: %w", name, err)
 	}
 	if !found {
-		return 0, fmt.Errorf("metric %s: %s has none", name, t.Name)
+		return 0, fmt.Errorf("metric %s of %s: %w", name, t.Name, ErrNoMetric)
 	}
 	return sum, nil
 }

@@ -1,6 +1,7 @@
 package peer_test
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -27,7 +28,7 @@ cistern_sent{kind="manifest"} 3
 			t.Errorf("%s: %v, %v, want %v", name, got, err, want)
 		}
 	}
-	if _, err := target.Metric(t.Context(), "cistern"); err == nil {
-		t.Error("a metric that is not there")
+	if _, err := target.Metric(t.Context(), "cistern"); !errors.Is(err, peer.ErrNoMetric) {
+		t.Errorf("a metric that is not there: %v", err)
 	}
 }

@@ -19,9 +19,9 @@ const tick = time.Second / 100
 // The processes of a program are given with its own first. That one must be
 // alive; children may have ended since they were listed, as the cache loader of
 // nginx does after a minute, and count as nothing then.
-func ended(i int, err error) bool {
-	return i > 0 && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH))
-}
+func ended(i int, err error) bool { return i > 0 && gone(err) }
+
+func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) }
 
 // CPU returns the user and system time that the processes have used so far.
 func CPU(pids []int) (time.Duration, error) {
@@ -97,11 +97,10 @@ func status(pids []int, field string) (int64, error) {
 }
 
 func parseStatus(text, field string) (int64, error) {
-	for line := range strings.Lines(text) {
-		if rest, ok := strings.CutPrefix(line, field); ok {
-			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
-			return kib << 10, err
-		}
+	value, err := fieldOf(text, field)
+	if err != nil {
+		return 0, err
 	}
-	return 0, fmt.Errorf("no line %s", field)
+	kib, err := strconv.ParseInt(strings.TrimSuffix(value, " kB"), 10, 64)
+	return kib << 10, err
 }

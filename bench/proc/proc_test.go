@@ -3,6 +3,7 @@ package proc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -29,6 +30,47 @@ func TestParseStatus(t *testing.T) {
 		t.Errorf("peak = %d, %v", n, err)
 	}
 	if _, err := parseStatus(text, "VmSwap:"); err == nil {
+		t.Error("a field that is not there was found")
+	}
+}
+
+// A program that writes so often has made so many calls more, and one that has ended
+// has none.
+func TestCalls(t *testing.T) {
+	t.Parallel()
+	p := shell(t, "for i in 1 2 3 4 5 6 7 8 9 10; do echo $i; done; echo up; exec sleep 60")
+	alone := []int{p.Pid()}
+	asleep := func(context.Context) error {
+		n, err := Switches(alone)
+		if err == nil && (n == 0 || !strings.HasSuffix(p.Log(), "up")) {
+			err = fmt.Errorf("went to sleep %d times", n)
+		}
+		return err
+	}
+	if err := p.Await(t.Context(), 5*time.Second, asleep); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := Writes(alone); err != nil || n != 11 {
+		t.Errorf("%d writes, %v, want 11", n, err)
+	}
+	if n, err := Writes(append(alone, 1<<22+1)); err != nil || n != 11 {
+		t.Errorf("with a child that has ended: %d writes, %v", n, err)
+	}
+	p.Kill()
+	for name, read := range map[string]func([]int) (int64, error){"writes": Writes, "switches": Switches} {
+		if n, err := read(alone); err == nil {
+			t.Errorf("a process that has ended has %d %s", n, name)
+		}
+	}
+}
+
+func TestFieldOf(t *testing.T) {
+	t.Parallel()
+	const text = "syscr: 3\nnonvoluntary_ctxt_switches:\t9\nvoluntary_ctxt_switches:\t7\n"
+	if v, err := fieldOf(text, "voluntary_ctxt_switches:"); err != nil || v != "7" {
+		t.Errorf("%q, %v, want 7", v, err)
+	}
+	if _, err := fieldOf(text, "syscw:"); err == nil {
 		t.Error("a field that is not there was found")
 	}
 }

@@ -17,6 +17,9 @@ type Figure struct {
 	Value func(*Samples) float64
 	// Target is the bound, Reach the one hoped for (0 = none).
 	Target, Reach float64
+	// Told is in place of the bounds where there is none: the value is for the reader
+	// to judge, by these words.
+	Told string
 	// AtLeast tells that larger is better.
 	AtLeast bool
 	// Exact tells that not even a rounding error over the bound will do.
@@ -30,6 +33,8 @@ func (f Figure) Verdict(v float64) string {
 	switch {
 	case math.IsNaN(v):
 		return "not measured"
+	case f.Told != "":
+		return "told"
 	case f.Reach != 0 && f.meets(v, f.Reach):
 		return "met, and what was hoped for"
 	case f.meets(v, f.Target):
@@ -48,6 +53,16 @@ func (f Figure) meets(v, bound float64) bool {
 		return v >= bound*(1-precision)
 	}
 	return v <= bound*(1+precision)
+}
+
+func (f Figure) target() string {
+	switch {
+	case f.Told != "":
+		return f.Told
+	case f.Reach != 0:
+		return f.bound(f.Target) + " (" + f.number(f.Reach) + ")"
+	}
+	return f.bound(f.Target)
 }
 
 func (f Figure) bound(v float64) string {
@@ -70,11 +85,7 @@ func WriteFigures(w io.Writer, s *Samples, figures []Figure) error {
 	b.WriteString("| figure | measured | target | |\n|---|---:|---:|---|\n")
 	for _, f := range figures {
 		v := f.Value(s)
-		target := f.bound(f.Target)
-		if f.Reach != 0 {
-			target += " (" + f.number(f.Reach) + ")"
-		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", f.Name, f.number(v), target, f.Verdict(v))
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", f.Name, f.number(v), f.target(), f.Verdict(v))
 	}
 	b.WriteString("\n")
 	_, err := io.WriteString(w, b.String())

@@ -72,10 +72,29 @@ func TestVerdicts(t *testing.T) {
 		{atLeast, 0.76, "met"},
 		{atLeast, 1.2, "met, and what was hoped for"},
 		{atLeast, math.NaN(), "not measured"},
+		{report.Figure{Told: "near 0"}, 3, "told"},
+		{report.Figure{Told: "near 0"}, math.NaN(), "not measured"},
 	} {
 		if got := c.f.Verdict(c.v); got != c.want {
 			t.Errorf("%v with target %v: %q, want %q", c.v, c.f.Target, got, c.want)
 		}
+	}
+}
+
+func TestFigures(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	value := func(v float64) func(*report.Samples) float64 { return func(*report.Samples) float64 { return v } }
+	err := report.WriteFigures(&b, samples(), []report.Figure{
+		{Name: "a", Unit: " s", Target: 2, Reach: 1, Value: value(1.5)},
+		{Name: "b", Told: "near 0", Value: value(3)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "| figure | measured | target | |\n|---|---:|---:|---|\n| a | 1.50 s | ≤ 2 s (1 s) | met |\n| b | 3 | near 0 | told |\n\n"
+	if b.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
 	}
 }
 
