@@ -306,7 +306,7 @@ func (f *Fleet) launch(ctx context.Context, t *Target, s proc.Spec) error {
 	if err := t.restart(ctx); err != nil {
 		return err
 	}
-	err := t.proc.Await(ctx, 15*time.Second, func(ctx context.Context) error { return answers(ctx, t.Base) })
+	err := t.proc.Await(ctx, 15*time.Second, t.Answers)
 	if err != nil {
 		f.end(t.proc)
 		return err
@@ -315,10 +315,10 @@ func (f *Fleet) launch(ctx context.Context, t *Target, s proc.Spec) error {
 	return nil
 }
 
-// answers tells whether an HTTP server is at base: any status will do, since the
-// static peers have nothing at /v2/.
-func answers(ctx context.Context, base string) error {
-	c, err := load.New(load.Options{Base: base})
+// Answers tells whether an HTTP server is there: any status that is no failure of its
+// own will do, since the static peers have nothing at /v2/.
+func (t *Target) Answers(ctx context.Context) error {
+	c, err := load.New(load.Options{Base: t.Base})
 	if err != nil {
 		return err
 	}

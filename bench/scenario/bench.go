@@ -64,6 +64,11 @@ func All() []Scenario {
 		{"herd", "1 to 100 clients at once on a cold blob of 64 and 256 MiB", (*Bench).herd},
 		{"follower", "a second client while the first one reads slowly, or has left", (*Bench).follower},
 		{"image", "a cold image of six layers, three at a time, over a slow link", (*Bench).image},
+		{"layer", "a cold layer of 400 MiB over a slow link with a cap on each connection; one of 100 MiB without", (*Bench).layer},
+		{"resume", "upstream bytes after a kill -9 at 60 % of a 256 MiB fill", (*Bench).resume},
+		{"ranges", "random 64 KiB ranges of cold blobs: 2,000 of 1 GiB, 20 of 256 MiB", (*Bench).ranges},
+		{"head", "500 readers at the head of one slow fill, and of the same blob warm", (*Bench).head},
+		{"cold", "one cold blob of 512 MiB, one reader, no limit: CPU and allocations", (*Bench).cold},
 		{"many-small", "2,000 cold 64 KiB blobs, 16 clients", (*Bench).manySmall},
 		{"memory", "peak memory under fast, slow and many readers", (*Bench).memory},
 		{"start", "stop, start and first hit with 10,000 blobs cached", (*Bench).start},
@@ -119,6 +124,11 @@ func (b *Bench) proxies(variant string) []string {
 	return b.only(names...)
 }
 
+// subjects are the proxies without the peers that are there to compare with.
+func (b *Bench) subjects(variant string) []string {
+	return slices.DeleteFunc(b.proxies(variant), func(n string) bool { return n == peer.NginxCache || n == peer.Floor })
+}
+
 // with starts the named peers before the registry of a variant, each with an
 // empty cache, and stops them when fn is done.
 func (b *Bench) with(ctx context.Context, variant string, names []string, fn func(*peer.Origin, []*peer.Target) error) error {
@@ -167,21 +177,29 @@ func (b *Bench) within(ctx context.Context, dir, variant string, names []string,
 // link waits until the registry is idle, sets the network and forgets what was
 // counted. Bodies that the round before broke off must not count in the next.
 func link(ctx context.Context, o *peer.Origin, s shape.Spec) error {
+	if _, err := idle(ctx, o); err != nil {
+		return err
+	}
+	return errors.Join(o.Link(ctx, s), o.Reset(ctx))
+}
+
+// idle waits until the registry answers nobody, and returns what it has counted: all
+// that a proxy has fetched by then, also what it went on fetching for nobody.
+func idle(ctx context.Context, o *peer.Origin) (origin.Counters, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
 		n, err := o.Counters(ctx)
 		if err != nil {
-			return fmt.Errorf("waiting for the registry to be idle: %w", err)
+			return n, fmt.Errorf("waiting for the registry to be idle: %w", err)
 		}
 		if n.Active == 0 {
-			break
+			return n, nil
 		}
 		if err := sleep(ctx, 2*time.Millisecond); err != nil {
-			return fmt.Errorf("waiting for the registry to be idle: %d requests: %w", n.Active, err)
+			return n, fmt.Errorf("waiting for the registry to be idle: %d requests: %w", n.Active, err)
 		}
 	}
-	return errors.Join(o.Link(ctx, s), o.Reset(ctx))
 }
 
 func blobPath(im origin.Image, l origin.Layer) string {

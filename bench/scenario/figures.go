@@ -20,6 +20,7 @@ func Figures(name string, variants []string) []report.Figure {
 	fs := warmFigures(name, k)
 	for _, v := range variants {
 		fs = append(fs, coldFigures(v, k)...)
+		fs = append(fs, fillFigures(v, k)...)
 	}
 	fs = append(fs, sizeFigures(k)...)
 	return append(fs, storeFigures(k)...)
@@ -69,7 +70,6 @@ func coldFigures(v string, k keyOf) []report.Figure {
 		report.Figure{Name: tag("2,000 cold 64 KiB blobs, 20 ms: blobs/s / direct"), Target: 0.9, Reach: 0.95, AtLeast: true, Value: ratio(k("many-small", many, blobRate), peer.Direct)},
 		report.Figure{Name: tag("the same: upstream connections (about 16 a host)"), Target: conns, Value: median(k("many-small", many, connections))},
 		report.Figure{Name: tag("cold image, 20 MB/s: seconds / direct"), Target: 1.02, Value: ratio(k("image", variantCase(v, linkTotal), coldSeconds), peer.Direct)},
-		report.Figure{Name: tag("cold image, 5 MB/s a connection: seconds / direct"), Target: 1.02, Value: ratio(k("image", variantCase(v, linkEach), coldSeconds), peer.Direct)},
 	)
 }
 

@@ -35,7 +35,7 @@ func TestWorst(t *testing.T) {
 	f := Figures(peer.Cistern, []string{peer.Plain})
 	var bytes report.Figure
 	for _, c := range f {
-		if strings.Contains(c.Name, "upstream bytes / size") {
+		if strings.Contains(c.Name, "upstream bytes / size, worst") {
 			bytes = c
 		}
 	}
@@ -62,7 +62,7 @@ func TestWorst(t *testing.T) {
 
 func TestScenarioNames(t *testing.T) {
 	t.Parallel()
-	if !strings.HasPrefix(Names(), "warm-large, ") || len(All()) != 13 {
+	if !strings.HasPrefix(Names(), "warm-large, ") || len(All()) != 18 {
 		t.Errorf("scenarios: %s", Names())
 	}
 }

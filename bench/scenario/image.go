@@ -15,40 +15,91 @@ import (
 	"cistern/bench/shape"
 )
 
-// image pulls an image of six layers (48.5 MiB, the largest 30) as a container
-// engine does, three layers at a time, over 20 MB/s with a round trip of 50 ms,
-// and over the same with 5 MB/s for each connection.
-func (b *Bench) image(ctx context.Context) error {
-	links := []struct {
-		name string
-		spec shape.Spec
-	}{
-		{linkTotal, shape.Spec{RTT: 50 * time.Millisecond, Total: 20e6}},
-		{linkEach, shape.Spec{RTT: 50 * time.Millisecond, Total: 20e6, PerConnection: 5e6}},
+// imageShape is of six layers: 48.5 MiB, of which the largest has 30.
+const imageShape = "image/1x30m-1x8m-1x4m-1x3m-1x2m-1x1536k"
+
+// slowLink is 20 MB/s with a round trip of 50 ms, or the same with 5 MB/s for each
+// connection.
+func slowLink(name string) shape.Spec {
+	s := shape.Spec{RTT: 50 * time.Millisecond, Total: 20e6}
+	if name == linkEach {
+		s.PerConnection = 5e6
 	}
+	return s
+}
+
+// image pulls an image of six layers as a container engine does, three layers at a
+// time, over both slow links. Where each connection is capped, a proxy can learn how
+// many it needs: there each round has proxies that were just started and know
+// nothing, the first image that they ever pull, and another one of the same shape.
+func (b *Bench) image(ctx context.Context) error {
 	for _, v := range b.Variants {
-		err := b.with(ctx, v, append(b.only(peer.Direct), b.proxies(v)...), func(o *peer.Origin, ts []*peer.Target) error {
-			for _, l := range links {
-				for range b.ColdRounds {
-					for _, t := range ts {
-						if err := b.pullBoth(ctx, o, t, variantCase(o.Variant, l.name), l.spec); err != nil {
-							return fmt.Errorf("%s: %s: %w", t.Name, l.name, err)
-						}
-					}
-				}
-			}
-			return nil
+		names := append(b.only(peer.Direct), b.proxies(v)...)
+		err := b.with(ctx, v, names, func(o *peer.Origin, ts []*peer.Target) error {
+			return b.pullRounds(ctx, o, ts, pulls{v, linkTotal, linkTotal, imageShape, b.ColdRounds})
 		})
 		if err != nil {
 			return err
+		}
+		for range b.ColdRounds {
+			err := b.with(ctx, v, names, func(o *peer.Origin, ts []*peer.Target) error {
+				return errors.Join(
+					b.pullRounds(ctx, o, ts, pulls{v, linkEach, linkEachFirst, imageShape, 1}),
+					b.pullRounds(ctx, o, ts, pulls{v, linkEach, linkEachLater, imageShape, 1}),
+				)
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// layer pulls an image of one large layer over the slow links. Its bound is the
+// link's, so that the long pull needs no rounds; the peers that fetch a blob over one
+// connection take as long as the direct way, and are left out.
+func (b *Bench) layer(ctx context.Context) error {
+	whole, capped := 100, 400
+	if b.Quick {
+		whole, capped = 20, 40
+	}
+	for _, v := range b.Variants {
+		for _, c := range []struct {
+			link        string
+			mib, rounds int
+		}{{linkTotal, whole, b.ColdRounds}, {linkEach, capped, 1}} {
+			err := b.with(ctx, v, append(b.only(peer.Direct), b.subjects(v)...), func(o *peer.Origin, ts []*peer.Target) error {
+				return b.pullRounds(ctx, o, ts, pulls{v, c.link, layerCase(c.mib, c.link), fmt.Sprintf("layer/1x%dm", c.mib), c.rounds})
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// pulls are rounds of cold pulls, in turn over the targets.
+type pulls struct {
+	variant, link, name, shape string
+	rounds                     int
+}
+
+func (b *Bench) pullRounds(ctx context.Context, o *peer.Origin, ts []*peer.Target, p pulls) error {
+	for range p.rounds {
+		for _, t := range ts {
+			if err := b.pullBoth(ctx, o, t, variantCase(p.variant, p.name), p.shape, slowLink(p.link)); err != nil {
+				return fmt.Errorf("%s: %s: %w", t.Name, p.name, err)
+			}
 		}
 	}
 	return nil
 }
 
 // pullBoth pulls a fresh image cold and then warm.
-func (b *Bench) pullBoth(ctx context.Context, o *peer.Origin, t *peer.Target, cas string, spec shape.Spec) error {
-	im, err := o.Image(ctx, "image/1x30m-1x8m-1x4m-1x3m-1x2m-1x1536k", b.fresh("i"))
+func (b *Bench) pullBoth(ctx context.Context, o *peer.Origin, t *peer.Target, cas, repository string, spec shape.Spec) error {
+	im, err := o.Image(ctx, repository, b.fresh("i"))
 	if err != nil {
 		return err
 	}
@@ -65,6 +116,7 @@ func (b *Bench) pullBoth(ctx context.Context, o *peer.Origin, t *peer.Target, ca
 		return err
 	}
 	b.add(cas, t.Name, upstreamBytes, float64(n.BlobBytes)/float64(im.Size()))
+	b.add(cas, t.Name, connections, float64(n.Connections))
 	if t.Name == peer.Direct {
 		return nil
 	}

@@ -35,6 +35,21 @@ const (
 	overCap        = "highest use / cap"
 	allocatedRatio = "allocated / blob bytes"
 	cpuBlob        = "CPU µs/blob"
+	bytesAfter     = "upstream bytes after the kill / size"
+	bytesBefore    = "upstream bytes before the kill / size"
+	bytesBoth      = "upstream bytes, both / size"
+	bytesPieces    = "upstream bytes / bytes of the 1 MiB pieces asked of"
+	bytesCompared  = "bytes compared, MiB"
+	pieceNewP50    = "ranges of pieces not asked of before, p50 ms"
+	pieceNewP99    = "ranges of pieces not asked of before, p99 ms"
+	pieceOldP50    = "ranges of other pieces, p50 ms"
+	firstTripsP50  = "first byte, round trips, median"
+	firstTripsVery = "first byte, round trips, of the first range"
+	firstTripsMax  = "first byte, round trips, slowest"
+	readerWrites   = "writing calls/reader/s"
+	readerSleeps   = "voluntary context switches/reader/s"
+	mallocsMiB     = "allocations/MiB"
+	mallocBytesMiB = "allocated bytes/MiB"
 )
 
 // What was done, where that is the column and not a peer.
@@ -68,12 +83,15 @@ const (
 	leaderLeaves = "leader leaves"
 	linkTotal    = "20 MB/s"
 	linkEach     = "5 MB/s a connection"
-	fast32       = "32 fast readers"
-	slow200      = "200 readers at 64 KiB/s"
-	giant100     = "100 clients, cold 1 GiB"
-	smallBlob    = "blob 4 KiB"
-	byDigest     = "manifest by digest"
-	byTag        = "manifest by tag"
+	// The first pull ever of proxies that were just started, and another one.
+	linkEachFirst = linkEach + ", first pull"
+	linkEachLater = linkEach + ", later pull"
+	fast32        = "32 fast readers"
+	slow200       = "200 readers at 64 KiB/s"
+	giant100      = "100 clients, cold 1 GiB"
+	smallBlob     = "blob 4 KiB"
+	byDigest      = "manifest by digest"
+	byTag         = "manifest by tag"
 )
 
 func largeCase(clients int, truncate bool) string {
@@ -100,3 +118,25 @@ func startCase(blobs int) string { return fmt.Sprintf("%d blobs of 4 KiB", blobs
 func scaleCase(blobs int) string { return fmt.Sprintf("%d blobs", blobs) }
 
 func diskCase(blobs int) string { return fmt.Sprintf("%d blobs of 4 KiB", blobs) }
+
+func layerCase(size int, link string) string { return fmt.Sprintf("%d MiB, %s", size, link) }
+
+func resumeCase(variant string, size int) string { return fmt.Sprintf("%s %d MiB", variant, size) }
+
+func rangesCase(variant string, count, size int) string {
+	return fmt.Sprintf("%s %d of %d MiB", variant, count, size)
+}
+
+func headCase(variant string, readers int, warm bool) string {
+	if warm {
+		return fmt.Sprintf("%s %d readers, warm", variant, readers)
+	}
+	return fmt.Sprintf("%s %d readers at the head of 4 MB/s", variant, readers)
+}
+
+func coldCase(variant string, size int, warm bool) string {
+	if warm {
+		return fmt.Sprintf("%s %d MiB, warm", variant, size)
+	}
+	return fmt.Sprintf("%s %d MiB, cold", variant, size)
+}
