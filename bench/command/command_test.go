@@ -64,8 +64,8 @@ func TestQuickRun(t *testing.T) {
 		"not measured", "## start",
 		"| upstream bodies / blobs | direct | go-floor |\n|---|---:|---:|\n| plain rtt 0 ms | 1 | 1 |\n| plain rtt 20 ms | 1 | 1 |",
 		"| upstream bytes after the kill / size | go-floor |\n|---|---:|\n| plain 64 MiB | 1 |",
-		"| bytes compared, MiB | direct | go-floor |\n|---|---:|---:|\n| plain 200 of 128 MiB | 12.5 | 12.5 |\n| plain 20 of 64 MiB | 1.25 | 1.25 |",
-		"| upstream bytes / size | direct | go-floor |\n|---|---:|---:|\n| plain 20 of 64 MiB | 0.020 | 1 |",
+		"| bytes compared, MiB | direct | go-floor |\n|---|---:|---:|\n| plain 200 of 64 MiB | 12.5 | 12.5 |\n| plain 20 of 32 MiB | 1.25 | 1.25 |",
+		"| upstream bytes / size | direct | go-floor |\n|---|---:|---:|\n| plain 20 of 32 MiB | 0.039 | 1 |",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the report lacks %q:\n%s", want, out)

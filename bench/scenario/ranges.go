@@ -28,7 +28,7 @@ const rangeReaders = 16
 func (b *Bench) ranges(ctx context.Context) error {
 	many, few := rangesLoad{count: 2000, mib: 1024}, rangesLoad{count: 20, mib: 256}
 	if b.Quick {
-		many, few = rangesLoad{count: 200, mib: 128}, rangesLoad{count: 20, mib: 64}
+		many, few = rangesLoad{count: 200, mib: 64}, rangesLoad{count: 20, mib: 32}
 	}
 	for _, v := range b.Variants {
 		err := b.with(ctx, v, append(b.only(peer.Direct), b.proxies(v)...), func(o *peer.Origin, ts []*peer.Target) error {
