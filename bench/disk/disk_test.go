@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cistern/bench/disk"
@@ -40,19 +41,22 @@ func TestAllocated(t *testing.T) {
 // The highest value counts, also when it has gone since.
 func TestWatch(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	s, err := disk.Watch(ctx, t.TempDir(), time.Millisecond, 1)
-	if err != nil || s.Samples < 2 || s.Highest <= 0 || s.Above != s.Samples || s.Longest <= 0 {
-		t.Errorf("%+v, %v", s, err)
-	}
-	s, err = disk.Watch(ctx, t.TempDir(), time.Millisecond, math.MaxInt64)
-	if err != nil || s.Above != 0 || s.Longest != 0 {
-		t.Errorf("under the limit: %+v, %v", s, err)
-	}
-	if _, err := disk.Watch(ctx, "/no/such/folder", time.Millisecond, 0); err == nil {
-		t.Error("watched what is not there")
-	}
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		s, err := disk.Watch(ctx, dir, time.Millisecond, 1)
+		if err != nil || s.Samples < 50 || s.Highest <= 0 || s.Above != s.Samples || s.Longest < 49*time.Millisecond {
+			t.Errorf("%+v, %v", s, err)
+		}
+		s, err = disk.Watch(ctx, dir, time.Millisecond, math.MaxInt64)
+		if err != nil || s.Above != 0 || s.Longest != 0 {
+			t.Errorf("under the limit: %+v, %v", s, err)
+		}
+		if _, err := disk.Watch(ctx, "/no/such/folder", time.Millisecond, 0); err == nil {
+			t.Error("watched what is not there")
+		}
+	})
 }
 
 // Where a volume can be made it is empty, counts what is written and goes again;
