@@ -19,7 +19,7 @@ const warmPulls = 4
 // cold has one reader pull a large blob over a link without a limit, so that what the
 // proxy does is all that there is, and then pull it again from the cache.
 func (b *Bench) cold(ctx context.Context) error {
-	size := 512
+	size := coldSize
 	if b.Quick {
 		size = 64
 	}

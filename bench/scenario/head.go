@@ -15,7 +15,7 @@ import (
 // that each has to be woken for every bit of it; and the same readers of the same blob
 // when it is cached.
 func (b *Bench) head(ctx context.Context) error {
-	readers, size := 500, 24
+	readers, size := headReaders, 24
 	if b.Quick {
 		readers, size = 50, 8
 	}

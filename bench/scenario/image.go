@@ -60,7 +60,7 @@ func (b *Bench) image(ctx context.Context) error {
 // link's, so that the long pull needs no rounds; the peers that fetch a blob over one
 // connection take as long as the direct way, and are left out.
 func (b *Bench) layer(ctx context.Context) error {
-	whole, capped := 100, 400
+	whole, capped := layerWhole, layerCapped
 	if b.Quick {
 		whole, capped = 20, 40
 	}

@@ -94,6 +94,20 @@ const (
 	byTag         = "manifest by tag"
 )
 
+// Sizes of a whole run, in MiB, and counts. A quick one has others: it measures none of
+// the figures.
+const (
+	layerCapped = 400
+	layerWhole  = 100
+	resumeSize  = 256
+	manyCount   = 2000
+	manySize    = 1024
+	fewCount    = 20
+	fewSize     = 256
+	headReaders = 500
+	coldSize    = 512
+)
+
 func largeCase(clients int, truncate bool) string {
 	if truncate {
 		return fmt.Sprintf("C=%d truncate", clients)

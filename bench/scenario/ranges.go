@@ -26,9 +26,9 @@ const rangeReaders = 16
 // ranges reads cold blobs as lazy snapshotters do: many ranges by several clients,
 // and few by one. All targets of a round are asked for the same ranges of one blob.
 func (b *Bench) ranges(ctx context.Context) error {
-	many, few := rangesLoad{count: 2000, mib: 1024}, rangesLoad{count: 20, mib: 256}
+	many, few := rangesLoad{manyCount, manySize}, rangesLoad{fewCount, fewSize}
 	if b.Quick {
-		many, few = rangesLoad{count: 200, mib: 64}, rangesLoad{count: 20, mib: 32}
+		many, few = rangesLoad{200, 64}, rangesLoad{20, 32}
 	}
 	for _, v := range b.Variants {
 		err := b.with(ctx, v, append(b.only(peer.Direct), b.proxies(v)...), func(o *peer.Origin, ts []*peer.Target) error {
@@ -62,28 +62,36 @@ type rangesRun struct {
 	im     origin.Image
 	spans  []span
 	want   [][]byte
+	// compared is how many bytes came and were right.
+	compared atomic.Int64
 }
 
-func (r *rangesRun) path() string { return blobPath(r.im, r.im.Layers[0]) }
+// get reads the i-th range.
+func (r *rangesRun) get(ctx context.Context, c *load.Client, i int) (load.Got, error) {
+	l := r.im.Layers[0]
+	got, err := getSpan(ctx, c, blobPath(r.im, l), l, r.spans[i], r.want[i])
+	r.compared.Add(got.Bytes)
+	return got, err
+}
 
 func (b *Bench) rangesRound(ctx context.Context, o *peer.Origin, ts []*peer.Target, l rangesLoad, spans []span, read func(context.Context, *peer.Origin, *rangesRun) error) error {
 	im, err := o.Image(ctx, fmt.Sprintf("ranges/1x%dm", l.mib), b.fresh("r"))
 	if err != nil {
 		return err
 	}
-	run := rangesRun{cas: rangesCase(o.Variant, l.count, l.mib), im: im, spans: spans}
-	if run.want, err = trueBytes(ctx, o, run.path(), spans); err != nil {
+	want, err := trueBytes(ctx, o, blobPath(im, im.Layers[0]), spans)
+	if err != nil {
 		return err
 	}
 	for _, t := range ts {
 		if err := link(ctx, o, shape.Spec{RTT: rangesRTT}); err != nil {
 			return err
 		}
-		run.target = t
+		run := rangesRun{cas: rangesCase(o.Variant, l.count, l.mib), target: t, im: im, spans: spans, want: want}
 		if err := read(ctx, o, &run); err != nil {
 			return fmt.Errorf("%s: %s: %w", t.Name, run.cas, err)
 		}
-		b.add(run.cas, t.Name, bytesCompared, float64(rangeSize)*float64(len(spans))/mib)
+		b.add(run.cas, t.Name, bytesCompared, float64(run.compared.Load())/mib)
 	}
 	return nil
 }
@@ -99,7 +107,7 @@ func (b *Bench) manyRanges(ctx context.Context, o *peer.Origin, r *rangesRun) er
 			return r.reader(gctx, tokens, func(c *load.Client) error {
 				for i := next.Add(1) - 1; int(i) < len(r.spans); i = next.Add(1) - 1 {
 					start := time.Now()
-					got, err := getSpan(gctx, c, r.path(), r.im.Layers[0], r.spans[i], r.want[i])
+					got, err := r.get(gctx, c, int(i))
 					if err != nil {
 						return err
 					}
@@ -116,7 +124,7 @@ func (b *Bench) manyRanges(ctx context.Context, o *peer.Origin, r *rangesRun) er
 	if err != nil {
 		return err
 	}
-	isNew, touched := news(r.spans, r.im.Layers[0].Size)
+	isNew, touched := firstTouches(r.spans, r.im.Layers[0].Size)
 	var fresh, old []float64
 	for i, ms := range times {
 		if isNew[i] {
@@ -137,9 +145,9 @@ func (b *Bench) manyRanges(ctx context.Context, o *peer.Origin, r *rangesRun) er
 func (b *Bench) fewRanges(ctx context.Context, o *peer.Origin, r *rangesRun) error {
 	var trips []float64
 	err := r.reader(ctx, &load.Tokens{}, func(c *load.Client) error {
-		for i, s := range r.spans {
+		for i := range r.spans {
 			start := time.Now()
-			got, err := getSpan(ctx, c, r.path(), r.im.Layers[0], s, r.want[i])
+			got, err := r.get(ctx, c, i)
 			if err != nil {
 				return err
 			}

@@ -18,7 +18,7 @@ const killShare = 0.6
 // resume kills a proxy in the middle of a fill, as a crash would, starts it again and
 // pulls the blob once more. The floor keeps nothing and shows what that costs: 1.
 func (b *Bench) resume(ctx context.Context) error {
-	size := 256
+	size := resumeSize
 	if b.Quick {
 		size = 64
 	}

@@ -46,9 +46,9 @@ func spansApart(r *rand.Rand, size int64, n int) []span {
 	return spans
 }
 
-// news tells of each range, asked for in this order, whether it is the first to touch
+// firstTouches tells of each range, asked for in this order, whether it is the first to touch
 // any of its pieces; and how many bytes the pieces have that are touched at all.
-func news(spans []span, size int64) (isNew []bool, touched int64) {
+func firstTouches(spans []span, size int64) (isNew []bool, touched int64) {
 	seen := map[int64]bool{}
 	for _, s := range spans {
 		first, last := s.pieces()

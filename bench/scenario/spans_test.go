@@ -14,10 +14,10 @@ import (
 	"cistern/bench/peer"
 )
 
-func TestNews(t *testing.T) {
+func TestFirstTouches(t *testing.T) {
 	t.Parallel()
 	const size = 3*pieceSize + 100
-	isNew, touched := news([]span{
+	isNew, touched := firstTouches([]span{
 		{0, rangeSize},             // piece 0
 		{100, rangeSize},           // again
 		{2*pieceSize - 1, 2},       // pieces 1 and 2
@@ -55,7 +55,7 @@ func TestSpans(t *testing.T) {
 	if across == 0 {
 		t.Error("none lies across two pieces")
 	}
-	isNew, touched := news(apart, size)
+	isNew, touched := firstTouches(apart, size)
 	if slices.Contains(isNew, false) || touched != 20*pieceSize {
 		t.Errorf("%v: %d bytes touched, want 20 pieces", apart, touched)
 	}
