@@ -19,7 +19,8 @@ func measureCommand() *cobra.Command {
 		Short: "Put the load on an address of yours",
 		Long: `Put the load on a proxy that runs already, with the registry that "upstream"
 started behind it. Its costs are measured when its process id is given. It is not
-restarted, so the scenario "start" has nothing to say about it.`,
+restarted, so the scenarios "start" and "resume" have nothing to say about it, and
+what "image" calls its first pull is the first of its round.`,
 		Example: `  cistern-bench upstream          # prints {"registry":"http://127.0.0.1:R","cdn":...,"control":"http://127.0.0.1:C"}
   some-proxy --upstream http://127.0.0.1:R --listen 127.0.0.1:5000 &
   cistern-bench measure --target http://127.0.0.1:5000 --pid $! \
