@@ -43,10 +43,10 @@ func (b *Bench) image(ctx context.Context) error {
 		}
 		for range b.ColdRounds {
 			err := b.with(ctx, v, names, func(o *peer.Origin, ts []*peer.Target) error {
-				return errors.Join(
-					b.pullRounds(ctx, o, ts, pulls{v, linkEach, linkEachFirst, imageShape, 1}),
-					b.pullRounds(ctx, o, ts, pulls{v, linkEach, linkEachLater, imageShape, 1}),
-				)
+				if err := b.pullRounds(ctx, o, ts, pulls{v, linkEach, linkEachFirst, imageShape, 1}); err != nil {
+					return err
+				}
+				return b.pullRounds(ctx, o, ts, pulls{v, linkEach, linkEachLater, imageShape, 1})
 			})
 			if err != nil {
 				return err
@@ -111,7 +111,7 @@ func (b *Bench) pullBoth(ctx context.Context, o *peer.Origin, t *peer.Target, ca
 		return err
 	}
 	b.add(cas, t.Name, coldSeconds, time.Since(start).Seconds())
-	n, err := o.Counters(ctx)
+	n, err := idle(ctx, o)
 	if err != nil {
 		return err
 	}
