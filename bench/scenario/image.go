@@ -125,7 +125,9 @@ func (b *Bench) pullBoth(ctx context.Context, o *peer.Origin, t *peer.Target, ca
 		return err
 	}
 	b.add(cas, t.Name, warmSeconds, time.Since(start).Seconds())
-	return nil
+	again, err := idle(ctx, o)
+	b.add(cas, t.Name, "warm, upstream bytes / size", float64(again.BlobBytes-n.BlobBytes)/float64(im.Size()))
+	return err
 }
 
 // PullImage pulls an image as a container engine does: the manifest by tag, then
