@@ -66,6 +66,14 @@ func (x *Extents) Gap(off, end int64) (int64, int64) {
 	return off, max(off, end)
 }
 
+// Gaps counts the ranges before end that are not in the set.
+func (x *Extents) Gaps(end int64) (n int) {
+	for off, to := x.Gap(0, end); off < to; off, to = x.Gap(to, end) {
+		n++
+	}
+	return n
+}
+
 // Holds tells whether all of [off, end) is in the set.
 func (x *Extents) Holds(off, end int64) bool { return off >= end || x.End(off) >= end }
 

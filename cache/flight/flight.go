@@ -10,12 +10,10 @@
 package flight
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sync"
 	"time"
 )
@@ -40,7 +38,10 @@ type Flight struct {
 	err     error   // why it failed
 	opened  bool    // the source has answered
 	readers map[*Reader]struct{}
+	parts   map[*Reader]chan struct{} // those of parts that wait, each for its own bytes
 	asked   chan struct{}
+	whole   bool        // somebody has asked for all of it
+	retired bool        // nobody joins any more
 	turns   uint64      // of readers that had to wait, so far
 	through bool        // the writer has left
 	left    func()      // called when the last reader has left
@@ -64,7 +65,7 @@ const (
 // zero. If over is not nil it is called so once, when the writer has left and no
 // reader is there: nobody joins any more, and what the flight brought may go.
 func New(left, over func()) *Flight {
-	return &Flight{size: -1, left: left, over: over, readers: map[*Reader]struct{}{}, asked: make(chan struct{}, 1)}
+	return &Flight{size: -1, left: left, over: over, readers: map[*Reader]struct{}{}, parts: map[*Reader]chan struct{}{}, asked: make(chan struct{}, 1)}
 }
 
 // Leave ends the writer's part, in the flight and in what it brought.
@@ -94,8 +95,8 @@ func (f *Flight) Open(size int64) {
 // therefore wakes them at most once in a while that grows with their number;
 // whoever is not waiting sees it at once.
 const (
-	paceStep = 100 * time.Microsecond // for each reader
-	paceMost = 10 * time.Millisecond
+	paceStep = 200 * time.Microsecond // for each reader
+	paceMost = 100 * time.Millisecond
 )
 
 // Add says that bytes [off, end) can be read.
@@ -104,6 +105,7 @@ func (f *Flight) Add(off, end int64) {
 	defer f.mu.Unlock()
 	before := f.have.Bytes()
 	f.have.Add(off, end)
+	f.wakeParts(func(r *Reader) bool { return off <= r.at && r.at < end })
 	if f.have.Bytes() == before || f.changed == nil || f.later != nil {
 		return
 	}
@@ -178,20 +180,44 @@ func (f *Flight) wakeLocked() {
 		f.changed = nil
 		f.woken = time.Now()
 	}
+	f.wakeParts(func(*Reader) bool { return true })
+}
+
+// wakeParts wakes readers of parts, each of which waits for bytes of its own; the
+// lock is held.
+func (f *Flight) wakeParts(which func(*Reader) bool) {
+	for r, woken := range f.parts {
+		if which(r) {
+			close(woken)
+			delete(f.parts, r)
+		}
+	}
+}
+
+// wakes gives what is closed when it is worth a look again: for a reader of a part
+// when its bytes are there. r is nil for who waits for no bytes; the lock is held.
+func (f *Flight) wakes(r *Reader) <-chan struct{} {
+	if r != nil && len(r.asks) > 0 {
+		if f.parts[r] == nil {
+			f.parts[r] = make(chan struct{})
+		}
+		return f.parts[r]
+	}
+	if f.changed == nil {
+		f.changed = make(chan struct{})
+	}
+	return f.changed
 }
 
 // await blocks until ready, which is called with the lock held, is true.
-func (f *Flight) await(ctx context.Context, ready func() bool) error {
+func (f *Flight) await(ctx context.Context, r *Reader, ready func() bool) error {
 	for {
 		f.mu.Lock()
 		if ready() {
 			f.mu.Unlock()
 			return nil
 		}
-		if f.changed == nil {
-			f.changed = make(chan struct{})
-		}
-		changed := f.changed
+		changed := f.wakes(r)
 		f.mu.Unlock()
 		select {
 		case <-changed:
@@ -207,7 +233,7 @@ func (f *Flight) await(ctx context.Context, ready func() bool) error {
 func (f *Flight) Size(ctx context.Context) (int64, error) {
 	var size int64
 	var err error
-	if werr := f.await(ctx, func() bool {
+	if werr := f.await(ctx, nil, func() bool {
 		size = f.size
 		if f.state >= failed && !f.opened {
 			err = f.err
@@ -226,37 +252,18 @@ func (f *Flight) Have() Extents {
 	return f.have.Clone()
 }
 
+// Bytes tells how much is there.
+func (f *Flight) Bytes() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.have.Bytes()
+}
+
 // From tells how far the content goes on from off, as Extents.End.
 func (f *Flight) From(off int64) int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.have.End(off)
-}
-
-// Asked receives when a reader begins to wait for bytes that are not there; then
-// ask Wants. Capacity 1.
-func (f *Flight) Asked() <-chan struct{} { return f.asked }
-
-// Want is what one reader is after: bytes [Off, End); End < 0 is the content's end.
-type Want struct{ Off, End int64 }
-
-// Wants gives what readers wait for now, as far as it is not there, those first
-// that have waited longest.
-func (f *Flight) Wants() []Want {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var waiting []*Reader
-	for r := range f.readers {
-		if r.turn > 0 && f.have.End(r.at) == r.at {
-			waiting = append(waiting, r)
-		}
-	}
-	slices.SortFunc(waiting, func(a, b *Reader) int { return cmp.Compare(a.turn, b.turn) })
-	wants := make([]Want, len(waiting))
-	for i, r := range waiting {
-		wants[i] = Want{r.at, r.to}
-	}
-	return wants
 }
 
 // Verified tells whether the content is whole and right.
@@ -278,114 +285,4 @@ func (f *Flight) Readers() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.readers)
-}
-
-// Reader follows a flight. Its methods are for one goroutine at a time.
-type Reader struct {
-	f    *Flight
-	left bool
-
-	// guarded by f.mu
-	from, to int64  // what it reads; to < 0: to the end
-	at       int64  // where it waits
-	turn     uint64 // since when; 0: it does not wait
-}
-
-// Join adds a reader of the whole, which must be closed; nil if the flight is over.
-func (f *Flight) Join() *Reader {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.through && len(f.readers) == 0 {
-		return nil
-	}
-	r := &Reader{f: f, to: -1}
-	f.readers[r] = struct{}{}
-	return r
-}
-
-// Ask says that the reader is after bytes [from, to) from now on; to < 0 is the
-// content's end.
-func (r *Reader) Ask(from, to int64) {
-	r.f.mu.Lock()
-	defer r.f.mu.Unlock()
-	r.from, r.to = from, to
-}
-
-// Wait blocks until there is a byte to read at off, and tells how far bytes
-// can be read from there. At the end of the content it gives io.EOF; failure
-// is never an end of file. It returns early with the context's cause.
-func (r *Reader) Wait(ctx context.Context, off int64) (end int64, err error) {
-	f := r.f
-	werr := f.await(ctx, func() bool {
-		end = f.readable(r, off)
-		switch {
-		case f.state == rejected:
-			err = f.err
-		case off < end:
-		case f.state == failed:
-			err = f.err
-		case f.state == done:
-			err = io.EOF
-		default:
-			f.wait(r, off)
-			return false
-		}
-		r.turn = 0
-		return true
-	})
-	if werr != nil {
-		f.mu.Lock()
-		r.turn = 0
-		f.mu.Unlock()
-		return 0, werr
-	}
-	return end, err
-}
-
-// wait notes where a reader waits; the lock is held.
-func (f *Flight) wait(r *Reader, off int64) {
-	if r.turn > 0 {
-		return
-	}
-	f.turns++
-	r.at, r.turn = off, f.turns
-	select {
-	case f.asked <- struct{}{}:
-	default:
-	}
-}
-
-// readable is how far a reader may go from off; the lock is held.
-func (f *Flight) readable(r *Reader, off int64) int64 {
-	end := f.have.End(off)
-	switch {
-	case f.state == waiting:
-		return 0
-	case f.state == done:
-		return end
-	case f.size < 0:
-		return end - 1 // any byte may be the last
-	case r.from == 0:
-		return min(end, f.size-1)
-	}
-	return min(end, f.size)
-}
-
-// Close leaves the flight. It may be called more than once.
-func (r *Reader) Close() {
-	if r.left {
-		return
-	}
-	r.left = true
-	r.f.mu.Lock()
-	delete(r.f.readers, r)
-	last := len(r.f.readers) == 0
-	over := last && r.f.through
-	r.f.mu.Unlock()
-	if last && r.f.left != nil {
-		r.f.left()
-	}
-	if over && r.f.over != nil {
-		r.f.over()
-	}
 }

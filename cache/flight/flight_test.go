@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -275,5 +276,64 @@ func BenchmarkWaitingReaders(b *testing.B) {
 			f.Fail(errBroken)
 			all.Wait()
 		})
+	}
+}
+
+// TestWants: what somebody waits for comes first, then what readers come to; whoever
+// wants all of it is not among them.
+func TestWants(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := New(nil, nil)
+		f.Open(1000)
+		f.Add(100, 200)
+		ctx, stop := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		wait := func(off int64, asks ...Want) {
+			r := f.Join(asks...)
+			all.Go(func() {
+				defer r.Close()
+				r.Begin(off)
+				_, _ = r.Wait(ctx, off)
+			})
+			synctest.Wait()
+		}
+		idle := f.Join(Want{900, 950})
+		defer idle.Close()
+		check := func(wantWhole bool, want ...Want) {
+			t.Helper()
+			if got, whole := f.Wants(); !slices.Equal(got, want) || whole != wantWhole {
+				t.Errorf("%v, whole %v", got, whole)
+			}
+		}
+		check(false, Want{900, 950})
+		wait(700, Want{700, 750}, Want{100, 150}, Want{10, 20})
+		wait(600, Want{600, -1})
+		check(false, Want{700, 750}, Want{600, -1}, Want{10, 20}, Want{900, 950})
+		wait(300, Want{50, 60}) // not what it has asked for
+		check(false, Want{700, 750}, Want{600, -1}, Want{300, -1}, Want{10, 20}, Want{900, 950})
+		f.Add(700, 710)
+		synctest.Wait()
+		check(false, Want{600, -1}, Want{300, -1}, Want{900, 950})
+		wait(0, Want{0, 1000})
+		check(true, Want{600, -1}, Want{300, -1}, Want{900, 950})
+		stop()
+		all.Wait()
+		check(true, Want{900, 950})
+	})
+}
+
+// TestRetire: not while somebody reads; afterwards nobody joins.
+func TestRetire(t *testing.T) {
+	t.Parallel()
+	f := New(nil, nil)
+	f.Open(10)
+	r := f.Join(Want{0, 1})
+	if f.Retire() {
+		t.Error("retired under a reader")
+	}
+	r.Close()
+	if !f.Retire() || f.Join() != nil || f.Join(Want{0, 1}) != nil {
+		t.Error("somebody has joined what is retired")
 	}
 }

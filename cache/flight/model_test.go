@@ -121,7 +121,7 @@ func (m *model) compare(t *rapid.T, f *Flight, from, off int64) {
 	}
 	r := f.Join()
 	defer r.Close()
-	r.Ask(from, -1)
+	r.Begin(from)
 	end, err := r.Wait(settled(), off)
 	var want error
 	switch limit := m.limit(from, off); {
