@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	"cistern/internal/durable"
@@ -28,8 +29,10 @@ type Ingest struct {
 	file   durable.File
 	room   *Reservation
 	len    atomic.Int64 // of the file
+	bytes  atomic.Int64 // written
 	front  atomic.Int64 // how much of the beginning is there
 	pieces *pieces      // nil until Track
+	write  sync.RWMutex // held by who writes, and by Track against them
 	named  bool         // the names of its files are on stable storage
 	ahead  int64        // allocated up to here, where space is late
 	ended  bool
@@ -108,8 +111,8 @@ func (s *Store) DropKept(d oci.Digest) error {
 // Resume goes on with the fill of d as it is: Ranges tells what is there, which
 // may be nothing. It owns r from here on, also when it fails. The bytes that are
 // there move from the used ones into the reservation: r is needed only for the
-// rest (Kept tells how much that leaves). Pieces are checked by their sums;
-// whether a beginning without them can be trusted is for the caller to know
+// rest (Kept tells how much that leaves). Pieces that this boot has not written are
+// checked by their sums; whether a beginning without them can be trusted is for the caller to know
 // (SameBoot) and to prove (the digest).
 func (s *Store) Resume(d oci.Digest, r *Reservation) (*Ingest, error) {
 	in, fi, err := s.reopen(d)
@@ -127,7 +130,8 @@ func (s *Store) Resume(d oci.Digest, r *Reservation) (*Ingest, error) {
 		there += have.End - have.Off
 	}
 	counted := s.takeKept(d)
-	r.absorb(there, max(counted, s.allocated(fi)), counted)
+	in.bytes.Store(there)
+	r.absorb(there, max(counted, s.allocatedOf(fi, there)), counted)
 	return in, nil
 }
 
@@ -135,7 +139,8 @@ func (s *Store) Resume(d oci.Digest, r *Reservation) (*Ingest, error) {
 // can be told of is as good as absent.
 func (s *Store) reopen(d oci.Digest) (in *Ingest, fi fs.FileInfo, err error) {
 	var ps *pieces
-	if s.keptFile(d).pieces {
+	k := s.keptFile(d)
+	if k.pieces {
 		if ps, err = s.loadPieces(d); err != nil {
 			return nil, nil, err
 		}
@@ -150,7 +155,7 @@ func (s *Store) reopen(d oci.Digest) (in *Ingest, fi fs.FileInfo, err error) {
 	in = &Ingest{store: s, d: d, file: f}
 	in.len.Store(fi.Size())
 	if ps != nil {
-		if err := in.takeUp(ps); err != nil {
+		if err := in.takeUp(ps, !k.own && !s.SameBoot()); err != nil {
 			return nil, nil, errors.Join(err, ps.close(), f.Close())
 		}
 	}
@@ -207,8 +212,11 @@ func (in *Ingest) WriteAt(p []byte, off int64) (n int, err error) {
 			return 0, diskError("write fill "+in.d.String(), err)
 		}
 	}
+	in.write.RLock()
+	defer in.write.RUnlock()
 	n, err = in.file.WriteAt(p, off)
 	in.room.wrote(int64(n))
+	in.bytes.Add(int64(n))
 	raise(&in.len, off+int64(n))
 	if off <= in.Front() {
 		raise(&in.front, off+int64(n))
@@ -294,6 +302,7 @@ func (in *Ingest) Keep() error {
 	}
 	in.ended = true
 	k := in.store.keptAs(fi)
+	k.own, k.allocated = true, in.store.allocatedOf(fi, in.bytes.Load())
 	if in.sparse() {
 		k.pieces, k.allocated = true, k.allocated+sideSize(in.pieces.size)
 		if err := in.pieces.close(); err != nil {
@@ -316,9 +325,9 @@ func (in *Ingest) Abort() error {
 	}
 	serr := in.dropSide()
 	in.ended = true
-	allocated := need(in.Len())
+	allocated := need(in.bytes.Load())
 	if fi, err := in.file.Stat(); err == nil {
-		allocated = in.store.allocated(fi)
+		allocated = in.store.allocatedOf(fi, in.bytes.Load())
 	}
 	cerr := in.file.Close()
 	return errors.Join(serr, cerr, in.unlink(allocated))

@@ -35,24 +35,26 @@ type pieces struct {
 
 // piece is one of them.
 type piece struct {
-	sum   uint32 // CRC-32C, once state is not missing
+	sum   uint32 // CRC-32C, or of one that is begun how many of its first bytes there are
 	state pieceState
 }
 
 type pieceState uint8
 
 const (
-	missing pieceState = iota // or not whole
-	landed                    // written
-	synced                    // on stable storage
+	missing pieceState = iota
+	landed             // written
+	synced             // on stable storage
+	begun              // not whole
 )
 
 // forming is a piece that is being written. Its checksum goes along as long as
-// its bytes come in order.
+// its bytes come in order, and did from the start.
 type forming struct {
-	got  int64 // bytes
-	sum  uint32
-	torn bool // not in order: it is read again for its checksum
+	got   int64 // bytes
+	sum   uint32
+	unsum bool // without a sum: it is read again for that
+	holes bool // not in order
 }
 
 func newPieces(size int64) *pieces {
@@ -65,32 +67,54 @@ func (ps *pieces) span(i int) (off, end int64) {
 	return off, min(off+PieceSize, ps.size)
 }
 
-// wrote notes bytes written at off. They are written once only. file is read for
-// the checksum of a piece that did not come in order.
+// wrote notes bytes written at off. They are written once only, and those of one
+// piece by one goroutine at a time. file is read for the checksum of a piece that did
+// not come in order.
 func (ps *pieces) wrote(p []byte, at int64, file io.ReaderAt) error {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
 	for len(p) > 0 && at < ps.size {
 		i := int(at / PieceSize)
 		off, end := ps.span(i)
 		part := p[:min(int64(len(p)), end-at)]
-		f := ps.forming[i]
-		if f == nil {
-			f = &forming{torn: at != off}
-			ps.forming[i] = f
-		}
-		f.torn = f.torn || at != off+f.got
-		if !f.torn {
+		f := ps.form(i, at-off)
+		if !f.unsum { // not under the lock: others have pieces of their own
 			f.sum = crc32.Update(f.sum, castagnoli(), part)
 		}
-		if f.got += int64(len(part)); f.got == end-off {
-			if err := ps.land(i, f, file); err != nil {
-				return err
-			}
+		if err := ps.add(i, f, int64(len(part)), file); err != nil {
+			return err
 		}
 		p, at = p[len(part):], at+int64(len(part))
 	}
 	return nil
+}
+
+// form gives the state of a piece of which bytes are written at an offset within it.
+func (ps *pieces) form(i int, at int64) *forming {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	f := ps.forming[i]
+	if f == nil {
+		f = &forming{}
+		ps.forming[i] = f
+	}
+	f.holes = f.holes || at != f.got
+	f.unsum = f.unsum || f.holes
+	return f
+}
+
+// add notes n more bytes of a piece.
+func (ps *pieces) add(i int, f *forming, n int64, file io.ReaderAt) error {
+	off, end := ps.span(i)
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	f.got += n
+	switch {
+	case f.got == end-off:
+		return ps.land(i, f, file)
+	case f.holes:
+		return nil
+	}
+	ps.all[i] = piece{uint32(f.got), begun}
+	return ps.write(i)
 }
 
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
@@ -98,7 +122,7 @@ func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 // land notes that a piece is whole; mu is held.
 func (ps *pieces) land(i int, f *forming, file io.ReaderAt) error {
 	sum := f.sum
-	if f.torn {
+	if f.unsum {
 		var err error
 		if sum, err = ps.read(i, file); err != nil {
 			return err
@@ -119,12 +143,15 @@ func (ps *pieces) read(i int, file io.ReaderAt) (uint32, error) {
 	return h.Sum32(), nil
 }
 
-// ranges gives what is whole, neighbours joined.
+// ranges gives what is there, neighbours joined: of what is begun its beginning.
 func (ps *pieces) ranges() (rs []Range) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	for i, p := range ps.all {
 		off, end := ps.span(i)
+		if p.state == begun {
+			end = min(end, off+int64(p.sum))
+		}
 		switch {
 		case p.state == missing:
 		case len(rs) > 0 && rs[len(rs)-1].End == off:
@@ -134,6 +161,14 @@ func (ps *pieces) ranges() (rs []Range) {
 		}
 	}
 	return rs
+}
+
+// bytes is how many of the blob are there.
+func (ps *pieces) bytes() (n int64) {
+	for _, r := range ps.ranges() {
+		n += r.End - r.Off
+	}
+	return n
 }
 
 // The file beside a fill is a header and eight bytes for each piece, each with a
@@ -193,7 +228,7 @@ func decodePieces(b []byte) (*pieces, error) {
 		}
 		p := piece{binary.LittleEndian.Uint32(b), pieceState(b[4])}
 		check := binary.LittleEndian.AppendUint32(nil, checkPiece(i, b))
-		if string(check[:3]) == string(b[5:8]) && (p.state == landed || p.state == synced) {
+		if string(check[:3]) == string(b[5:8]) && p.state > missing && p.state <= begun {
 			ps.all[i] = p
 		}
 		b = b[sideEntry:]

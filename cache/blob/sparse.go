@@ -10,8 +10,11 @@ import (
 	"cistern/internal/oci"
 )
 
-// Track has the fill know its pieces from now on; size is the blob's.
+// Track has the fill know its pieces from now on; size is the blob's. What was
+// written before was written in order. It waits for who writes at the moment.
 func (in *Ingest) Track(size int64) error {
+	in.write.Lock()
+	defer in.write.Unlock()
 	if in.pieces != nil {
 		return nil
 	}
@@ -20,7 +23,8 @@ func (in *Ingest) Track(size int64) error {
 		off, end := ps.span(i)
 		if end > in.Len() {
 			if got := in.Len() - off; got > 0 {
-				ps.forming[i] = &forming{got: got, torn: true}
+				ps.forming[i] = &forming{got: got, unsum: true}
+				ps.all[i] = piece{uint32(got), begun}
 			}
 			break
 		}
@@ -52,6 +56,17 @@ func (in *Ingest) Sparse(ctx context.Context) error {
 		return diskError("note pieces of fill "+in.d.String(), err)
 	}
 	return nil
+}
+
+// Tracked tells whether the fill knows its pieces.
+func (in *Ingest) Tracked() bool { return in.pieces != nil }
+
+// Extend promises room for n more bytes, which will be written at off.
+func (in *Ingest) Extend(ctx context.Context, off, n int64) error {
+	if err := in.room.Grow(ctx, n); err != nil {
+		return err
+	}
+	return diskError("allocate fill "+in.d.String(), in.allocate(off, n))
 }
 
 func (in *Ingest) sparse() bool {
@@ -117,9 +132,10 @@ func (in *Ingest) Size() int64 {
 	return in.pieces.size
 }
 
-// takeUp takes the piece state of a fill that was left up and checks its pieces
-// in the file. One that is not what its sum says counts as missing from now on.
-func (in *Ingest) takeUp(ps *pieces) error {
+// takeUp takes the piece state of a fill that was left up and, if check says so,
+// checks its pieces in the file. One that is not what its sum says, or lies behind
+// the file's end, counts as missing from now on.
+func (in *Ingest) takeUp(ps *pieces, check bool) error {
 	f, err := in.store.fs.OpenFile(sidePlace(in.d), os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -131,8 +147,7 @@ func (in *Ingest) takeUp(ps *pieces) error {
 		if p.state == missing {
 			continue
 		}
-		_, end := ps.span(i)
-		if sum, err := ps.read(i, in.file); err == nil && sum == p.sum && end <= in.Len() {
+		if ps.stands(i, in, check) {
 			continue
 		}
 		ps.all[i] = piece{}
@@ -141,6 +156,26 @@ func (in *Ingest) takeUp(ps *pieces) error {
 		}
 	}
 	return nil
+}
+
+// stands tells whether a piece is in the file as its state says; mu is held.
+func (ps *pieces) stands(i int, in *Ingest, check bool) bool {
+	off, end := ps.span(i)
+	switch p := ps.all[i]; {
+	case p.state == begun:
+		if check || off+int64(p.sum) > in.Len() || off+int64(p.sum) >= end {
+			return false // no sum covers it
+		}
+		ps.forming[i] = &forming{got: int64(p.sum), unsum: true}
+		return true
+	case end > in.Len():
+		return false
+	case !check:
+		return true
+	default:
+		sum, err := ps.read(i, in.file)
+		return err == nil && sum == p.sum
+	}
 }
 
 // dropSide removes the piece state of a fill that needs it no more.
@@ -200,7 +235,7 @@ func (s *Store) forgetUnsynced(d oci.Digest) (left bool, err error) {
 		switch p.state {
 		case synced:
 			left = true
-		case landed:
+		case landed, begun:
 			ps.all[i] = piece{}
 			err = errors.Join(err, ps.write(i))
 		}

@@ -72,6 +72,7 @@ type keptFile struct {
 	size, allocated int64
 	public          bool
 	pieces          bool // its piece state lies beside it
+	own             bool // this process wrote it
 }
 
 type counters struct {

@@ -52,6 +52,8 @@ func (s *Store) surveyTree(tree string) error {
 			k := s.keptAs(fi)
 			if strings.HasSuffix(fi.Name(), sideSuffix) {
 				k.size, k.pieces, k.public = 0, true, false
+			} else if ps, err := s.loadPieces(d); ps != nil && err == nil {
+				k.allocated = s.allocatedOf(fi, ps.bytes())
 			}
 			s.ledger.addUsed(k.allocated, false)
 			s.ledger.found(k.allocated)
@@ -62,7 +64,7 @@ func (s *Store) surveyTree(tree string) error {
 
 // and is the two files of one fill together, in whatever order they are met.
 func (k keptFile) and(other keptFile) keptFile {
-	return keptFile{k.size + other.size, k.allocated + other.allocated, k.public || other.public, k.pieces || other.pieces}
+	return keptFile{k.size + other.size, k.allocated + other.allocated, k.public || other.public, k.pieces || other.pieces, false}
 }
 
 // shards calls f for each shard folder of a tree; a tree that is missing has none.

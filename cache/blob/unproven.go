@@ -83,10 +83,13 @@ func (s *Store) Lying(d oci.Digest) (Found, bool) {
 }
 
 // Left is the size of the file of a digest in fills/, of a fill that is under way
-// or of an earlier one; 0 if there is none.
+// or of an earlier one; 0 if there is none, or if it may have holes.
 func (s *Store) Left(d oci.Digest) int64 {
 	fi, err := s.fs.Lstat(place(fillsDir, d))
 	if err != nil || !fi.Mode().IsRegular() {
+		return 0
+	}
+	if _, err := s.fs.Lstat(sidePlace(d)); err == nil {
 		return 0
 	}
 	return fi.Size()

@@ -53,8 +53,11 @@ const (
 )
 
 // allocated is what a file takes, and will take when it is written out.
-func (s *Store) allocated(fi fs.FileInfo) int64 {
-	n := durable.Allocated(fi)
+func (s *Store) allocated(fi fs.FileInfo) int64 { return s.allocatedOf(fi, fi.Size()) }
+
+// allocatedOf is allocated for a file with holes, of which so many bytes are written.
+func (s *Store) allocatedOf(fi fs.FileInfo, written int64) int64 {
+	n := durable.AllocatedOf(fi, written)
 	if s.late {
 		n += inodeShare
 	}

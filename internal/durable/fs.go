@@ -88,8 +88,12 @@ func Changed(fi fs.FileInfo) time.Time {
 // Allocated is what a file or folder takes on disk, in bytes: its blocks, or
 // its size rounded up where that is more. It is more where the file system
 // compresses, or counts what is not yet written out (ZFS) as nothing.
-func Allocated(fi fs.FileInfo) int64 {
-	n := RoundUp(fi.Size())
+func Allocated(fi fs.FileInfo) int64 { return AllocatedOf(fi, fi.Size()) }
+
+// AllocatedOf is Allocated for a file with holes, of which so many bytes are
+// written.
+func AllocatedOf(fi fs.FileInfo, written int64) int64 {
+	n := RoundUp(written)
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
 		n = max(n, st.Blocks*512)
 	}
