@@ -32,11 +32,17 @@ func (c *Content) Close() {
 	}
 }
 
+// Range is bytes [Off, End) of a blob. End < 0 is its end, and Off < 0 its last
+// -Off bytes.
+type Range = flight.Want
+
 // Blob gives a blob: from memory or disk, along with a fill under way, or by a
 // fill of its own. It returns when the size is known or upstream has answered
 // without one; the bytes may still be on their way. The reader stops waiting
-// when ctx ends.
-func (c *Cache) Blob(ctx context.Context, repo *Repository, d oci.Digest) (*Content, error) {
+// when ctx ends. Where only parts of it are asked for, in the order in which they
+// will be read, only they are fetched; the reader reads all the same whatever it
+// is sought to (P 5.5).
+func (c *Cache) Blob(ctx context.Context, repo *Repository, d oci.Digest, asks ...Range) (*Content, error) {
 	for range maxRounds {
 		if content, err := c.hit(ctx, repo, d); content != nil || err != nil {
 			return content, err
@@ -44,12 +50,50 @@ func (c *Cache) Blob(ctx context.Context, repo *Repository, d oci.Digest) (*Cont
 		if err := c.refusal(repo.Repository, askedBlob(d)); err != nil {
 			return nil, err
 		}
-		content, err := c.follow(ctx, repo, d)
+		asks, err := c.settleRanges(ctx, repo, d, asks)
+		if err != nil {
+			return nil, err
+		}
+		var content *Content
+		if _, filling := c.flights.Get(d); len(asks) > 0 && !filling && repo.Policy.rangeMiss() == RangePass {
+			content, err = c.passRange(ctx, repo, d, asks)
+		} else {
+			content, err = c.follow(ctx, repo, d, asks)
+		}
 		if content != nil || err != nil {
 			return content, err
 		}
 	}
 	return nil, errUnsettled
+}
+
+// settleRanges finds out where ranges begin that are given from the blob's end, and
+// gives none if all of it is asked for: also by an open range from 0.
+func (c *Cache) settleRanges(ctx context.Context, repo *Repository, d oci.Digest, asks []Range) ([]Range, error) {
+	if repo.Policy.rangeMiss() == RangeFill {
+		return nil, nil
+	}
+	size := int64(-1)
+	var settled []Range
+	for _, a := range asks {
+		if a.Off < 0 && size < 0 {
+			about, err := c.Stat(ctx, repo, d)
+			if err != nil {
+				return nil, err
+			}
+			if size = about.Size; size < 0 {
+				return nil, nil
+			}
+		}
+		if a.Off < 0 {
+			a = Range{Off: max(0, size+a.Off), End: size}
+		}
+		if a.Off == 0 && (a.End < 0 || a.End == size) {
+			return nil, nil
+		}
+		settled = append(settled, a)
+	}
+	return settled, nil
 }
 
 // maxRounds bounds how often a request starts over: because a blob was evicted

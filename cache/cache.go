@@ -77,6 +77,7 @@ type Cache struct {
 	docs     *lru.Cache[string, *Document]
 	grants   *lru.Cache[oci.Digest, holders]
 	tags     *lru.Cache[oci.Reference, index.Tag]
+	paces    paces
 
 	mu         sync.Mutex // guards all below; taken last
 	pending    map[oci.Digest]fresh
@@ -113,7 +114,8 @@ type Cache struct {
 	work   sync.WaitGroup // fills, shared requests, background questions, the rebuilding
 	loops  sync.WaitGroup // the keeper, the evictor
 	stop   chan struct{}  // ends the loops
-	chunks sync.Pool      // *[chunk]byte, one for each fill
+	chunks sync.Pool      // *[chunk]byte, one for each stream
+	spans  sync.Pool      // *[span]byte, one for each fast one
 	stats  counters
 }
 
@@ -164,7 +166,7 @@ func Open(o Options) (*Cache, error) {
 
 func newCache(o Options) *Cache {
 	c := &Cache{
-		o: o, log: o.Log, hot: newHotSet(o.HotBytes),
+		o: o, log: o.Log, hot: newHotSet(o.HotBytes), paces: newPaces(),
 		pending: map[oci.Digest]fresh{}, gone: map[oci.Digest]departed{}, doubted: map[oci.Digest]index.Record{},
 		touched: map[oci.Digest]time.Time{}, newTags: map[oci.Reference]index.Tag{}, goneTags: map[oci.Reference]struct{}{},
 		newGrant: map[oci.Digest]map[oci.Repository]time.Time{}, writing: map[oci.Digest]func(){},
@@ -177,6 +179,7 @@ func newCache(o Options) *Cache {
 	c.docs, _ = lru.New[string, *Document](documentsKept)
 	c.grants, _ = lru.New[oci.Digest, holders](grantsKept)
 	c.tags, _ = lru.New[oci.Reference, index.Tag](tagsKept)
+	c.spans.New = func() any { return new([span]byte) }
 	c.chunks.New = func() any { return new([chunk]byte) }
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c

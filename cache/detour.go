@@ -28,29 +28,45 @@ func (r *Reader) around() *detour {
 	dt := &detour{d: f.digest}
 	off := r.off
 	switch {
+	case r.from > 0 || r.part(): // a range, which no digest covers
 	case r.off == 0:
 		dt.hash = f.digest.Hash()
-	case r.from > 0: // a range, which no digest covers
 	case r.old != nil:
 		dt.hash = r.prefixHash()
 	case f.hash != nil && r.off <= f.at && f.at <= r.off+1:
 		dt.hash = cloneHash(f.hash)
 		dt.next, dt.err = r.held(f.at - r.off)
 		off = f.at
+	case f.hash != nil && f.at < r.off:
+		dt.hash = r.hashOn(f.hash, f.at)
 	}
-	if dt.hash == nil && r.from == 0 && dt.err == nil {
+	if dt.hash == nil && r.from == 0 && !r.part() && dt.err == nil {
 		dt.err = errUnprovable
 	}
-	if s := f.spare.Swap(nil); s != nil && s.off == off {
+	upto := within(r.follower.Asks(), off)
+	if s := f.spare.Swap(nil); s != nil && s.off == off && s.reaches(upto) {
 		context.AfterFunc(r.ctx, s.cancel) // it was the fill's, and is this reader's now
 		dt.s = s
 	} else {
 		if s != nil {
 			s.end()
 		}
-		dt.s = newStream(r.ctx, r.src, f.digest, off, r.size)
+		dt.s = newStream(r.ctx, r.src, f.digest, off, upto, r.size)
 	}
 	return dt
+}
+
+// hashOn goes on with a hash, of the bytes up to at, to where the reader stands;
+// nil if they cannot be read.
+func (r *Reader) hashOn(h hash.Hash, at int64) hash.Hash {
+	h = cloneHash(h)
+	if h == nil || r.file == nil {
+		return nil
+	}
+	if n, err := io.Copy(h, io.NewSectionReader(r.file, at, r.off-at)); err != nil || n != r.off-at {
+		return nil
+	}
+	return h
 }
 
 // errUnprovable is for a detour that could not tell wrong bytes from right ones.

@@ -30,13 +30,16 @@ const (
 // belongs to none of them.
 type fill struct {
 	*flight.Flight
-	digest  oci.Digest
-	repo    Repository // on whose word it is fetched
-	attempt int        // 1, or 2 after wrong bytes
-	alone   bool       // nobody else writes the file of this digest
-	proof   bool       // it proves what lies here, and asks nobody upstream
-	ctx     context.Context
-	cancel  context.CancelFunc // for the goroutine that runs the fill
+	digest   oci.Digest
+	repo     Repository // on whose word it is fetched
+	asks     []Range    // what who began it is after; nil: all of it
+	attempt  int        // 1, or 2 after wrong bytes
+	alone    bool       // nobody else writes the file of this digest
+	proof    bool       // it proves what lies here, and asks nobody upstream
+	ctx      context.Context
+	cancel   context.CancelFunc // for the goroutine that runs the fill
+	released atomic.Bool        // what lies in fills/ may be another's
+	gone     chan struct{}      // closed when another fill of the digest may begin
 
 	// Set before the flight opens.
 	private bool
@@ -67,10 +70,18 @@ var (
 
 // follow joins the fill of d, or starts it. It gives nil and no error when the
 // caller should look again from the start.
-func (c *Cache) follow(ctx context.Context, repo *Repository, d oci.Digest) (*Content, error) {
-	f, r, lead, ok := c.join(repo, d)
-	if !ok {
-		return nil, c.closed()
+func (c *Cache) follow(ctx context.Context, repo *Repository, d oci.Digest, asks []Range) (*Content, error) {
+	f, r, lead := c.join(repo, d, asks)
+	switch {
+	case f == nil:
+		return nil, errClosed
+	case r == nil:
+		select {
+		case <-f.gone:
+			return nil, nil
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
 	boarded := false
 	defer func() {
@@ -83,31 +94,27 @@ func (c *Cache) follow(ctx context.Context, repo *Repository, d oci.Digest) (*Co
 	return content, err
 }
 
-// join becomes a reader of the fill of d, or of one that it starts: then it
-// leads. There is none to join if it is over, or if the cache closes.
-func (c *Cache) join(repo *Repository, d oci.Digest) (f *fill, r *flight.Reader, lead, ok bool) {
-	f, ok = c.flights.Join(d, func() (*fill, bool) {
+// join becomes a reader of the fill of d, or of one that it starts. It leads if
+// more is fetched for it than for others before. r is nil if that is just coming to its end, f if the cache closes.
+func (c *Cache) join(repo *Repository, d oci.Digest, asks []Range) (f *fill, r *flight.Reader, lead bool) {
+	f, ok := c.flights.Join(d, func() (*fill, bool) {
 		if !c.begin() {
 			return nil, false
 		}
 		lead = true
-		f := c.newFill(*repo, d, 1)
-		r = f.Join()
+		f := c.newFill(*repo, d, asks, 1)
+		r = f.Join(asks...)
 		go c.run(f)
 		return f, true
 	})
-	if ok && r == nil {
-		r = f.Join()
+	switch {
+	case !ok:
+		return nil, nil, false
+	case r == nil:
+		lead = !f.Whole() // else it comes anyway
+		r = f.Join(asks...)
 	}
-	return f, r, lead, r != nil
-}
-
-// closed is errClosed once the cache closes.
-func (c *Cache) closed() error {
-	if c.ctx.Err() != nil {
-		return errClosed
-	}
-	return nil
+	return f, r, lead
 }
 
 // board waits until the fill can be read and makes the reader.
@@ -119,7 +126,7 @@ func (c *Cache) board(ctx context.Context, f *fill, r *flight.Reader, repo *Repo
 		return nil, err
 	case errors.Is(err, errMismatch) && f.attempt == 1:
 		return nil, nil // a second attempt is under way
-	case f.proof, errors.Is(err, errHere), errors.Is(err, errStalled), !lead && f.repo.Repository != repo.Repository, errors.Is(err, context.Canceled) && c.ctx.Err() == nil:
+	case f.proof, errors.Is(err, errHere), errors.Is(err, errStalled), f.repo.Repository != repo.Repository, errors.Is(err, context.Canceled) && c.ctx.Err() == nil:
 		return nil, nil // it failed for somebody else's reason
 	default:
 		return nil, err
@@ -131,7 +138,7 @@ func (c *Cache) board(ctx context.Context, f *fill, r *flight.Reader, repo *Repo
 	}
 	outcome := OutcomeMiss
 	switch {
-	case f.here:
+	case f.here, f.Has(r.Asks()...):
 		outcome = OutcomeHit
 	case !lead:
 		outcome = OutcomeJoin
@@ -148,16 +155,12 @@ func (c *Cache) board(ctx context.Context, f *fill, r *flight.Reader, repo *Repo
 	return content, nil
 }
 
-func (c *Cache) newFill(repo Repository, d oci.Digest, attempt int) *fill {
-	f := &fill{digest: d, repo: repo, attempt: attempt}
-	ctx, stop := context.WithCancel(c.ctx)
-	f.ctx, f.cancel = ctx, stop
+func (c *Cache) newFill(repo Repository, d oci.Digest, asks []Range, attempt int) *fill {
+	f := &fill{digest: d, repo: repo, asks: asks, attempt: attempt, gone: make(chan struct{})}
+	f.ctx, f.cancel = context.WithCancel(c.ctx)
 	f.Flight = flight.New(func() {
-		if f.Readers() > 0 {
-			return
-		}
-		if f.dropSpare(); c.o.StopAbandoned {
-			stop()
+		if f.Readers() == 0 {
+			f.dropSpare()
 		}
 	}, func() {
 		if f.buf != nil {
@@ -178,12 +181,13 @@ func (c *Cache) run(f *fill) {
 	}
 	if errors.Is(err, errMismatch) && !f.proof {
 		c.wrong(f, err)
-		again := c.newFill(f.repo, f.digest, 2)
+		again := c.newFill(f.repo, f.digest, nil, 2)
 		again.alone = f.alone
 		c.flights.Replace(f.digest, again)
 		f.Reject(err)
 		f.Leave()
 		f.cancel()
+		close(f.gone)
 		f = again
 		if err = c.attempt(f); errors.Is(err, errMismatch) {
 			c.wrong(f, err)
@@ -192,6 +196,7 @@ func (c *Cache) run(f *fill) {
 	c.remember(f.repo.Repository, askedBlob(f.digest), err)
 	if f.alone {
 		c.takeDonor(f.digest).close()
+		f.released.Store(true)
 		c.release(f.digest)
 	}
 	// Forgotten before it fails: who learns of the failure and looks again must
@@ -207,6 +212,7 @@ func (c *Cache) run(f *fill) {
 	}
 	f.Leave()
 	f.cancel()
+	close(f.gone)
 }
 
 // wrong notes that a fill brought wrong bytes.
@@ -236,7 +242,7 @@ func (c *Cache) attempt(f *fill) (err error) {
 	if err != nil {
 		return err
 	}
-	if left != nil && f.digest.Matches(left.hash) {
+	if left != nil && !left.in.Tracked() && f.digest.Matches(left.hash) {
 		return c.adopt(f, left)
 	}
 	if f.proof {
@@ -248,8 +254,7 @@ func (c *Cache) attempt(f *fill) (err error) {
 		return err
 	}
 	defer s.close()
-	f.private = s.body.Private
-	if left == nil && s.size >= 0 && s.size <= maxCollect {
+	if left == nil && s.whole() && s.size >= 0 && s.size <= maxCollect {
 		err = c.collect(f, s)
 	} else {
 		err = c.spool(f, s, left)
@@ -265,6 +270,10 @@ func (c *Cache) attempt(f *fill) (err error) {
 
 // disproved ends a proof: what lay here is not the blob.
 func (c *Cache) disproved(f *fill, left *leftover) error {
+	if left != nil && left.in.Tracked() {
+		left.keep()
+		left = nil
+	}
 	if left == nil {
 		return fmt.Errorf("nothing to prove: %w", oci.ErrNotFound)
 	}
@@ -272,26 +281,4 @@ func (c *Cache) disproved(f *fill, left *leftover) error {
 	c.abort(left.in)
 	c.undoubt(f.digest)
 	return errDamaged
-}
-
-// openRest opens what is missing behind a leftover, by a closed range, as there
-// are registries that refuse open ones (P 4.22). A leftover that cannot be a part
-// of the blob is dropped, and the whole opened.
-func (c *Cache) openRest(f *fill, left *leftover) (*stream, *leftover, error) {
-	if left != nil {
-		info, err := f.repo.Source.BlobInfo(f.ctx, f.digest)
-		if err != nil {
-			return nil, left, err
-		}
-		c.undoubt(f.digest)
-		if said := left.in.Size(); info.Size < 0 || left.len() < info.Size && (said < 0 || said == info.Size) {
-			s := newStream(f.ctx, f.repo.Source, f.digest, left.len(), info.Size)
-			if err := s.open(); !errors.Is(err, oci.ErrCorrupt) {
-				return s, left, err
-			}
-		}
-		c.abort(left.in)
-	}
-	s := newStream(f.ctx, f.repo.Source, f.digest, 0, -1)
-	return s, nil, s.open()
 }

@@ -20,16 +20,10 @@ import (
 type leftover struct {
 	c      *Cache
 	in     *blob.Ingest
-	hash   hash.Hash
-	public bool // whoever fetched it needed no credentials
-	lay    bool // in blobs/, without a record
-}
-
-func (l *leftover) len() int64 {
-	if l == nil {
-		return 0
-	}
-	return l.in.Front()
+	hash   hash.Hash // of the beginning
+	hashed int64     // up to here
+	public bool      // whoever fetched it needed no credentials
+	lay    bool      // in blobs/, without a record
 }
 
 // keep puts the leftover back, untouched.
@@ -70,11 +64,14 @@ func (c *Cache) leftover(f *fill) (*leftover, error) {
 		return nil, nil
 	}
 	f.in = in
-	if in.Front() == 0 && in.Len() > 0 { // nothing of it can be believed
-		c.abort(in)
-		return nil, nil
+	left := &leftover{c, in, f.digest.Hash(), 0, public, lay}
+	if in.Tracked() { // its beginning is hashed while the rest is fetched
+		for _, r := range in.Ranges() {
+			c.stats.resumed.Add(uint64(r.End - r.Off))
+		}
+		return left, nil
 	}
-	return c.hashLeft(f, &leftover{c, in, f.digest.Hash(), public, lay})
+	return c.hashLeft(f, left)
 }
 
 // demote takes a file that lost its record for a fill to go on with.
@@ -115,13 +112,14 @@ func (c *Cache) hashLeft(f *fill, left *leftover) (*leftover, error) {
 	switch {
 	case f.ctx.Err() != nil:
 		left.keep()
-		return nil, f.ctx.Err()
+		return nil, context.Cause(f.ctx)
 	case errors.Is(err, errStalled):
 		left.keep()
 		return nil, err
 	case err != nil:
 		c.diskFailed("reading a fill again", err)
 	case !f.here || f.digest.Matches(left.hash):
+		left.hashed = n
 		c.stats.resumed.Add(uint64(n))
 		return left, nil
 	}
@@ -176,7 +174,7 @@ func (c *Cache) adopt(f *fill, l *leftover) error {
 // fails now: the bytes are right, and whoever reads them has the file open.
 func (c *Cache) finish(f *fill, in *blob.Ingest) error {
 	defer f.Done()
-	rec := f.record(in.Front())
+	rec := f.record(in.Len())
 	if known, ok := c.label(f.digest); ok && known.Size == rec.Size {
 		known.Public = known.Public || rec.Public
 		rec = known

@@ -215,7 +215,11 @@ func (o *origin) Blob(ctx context.Context, d oci.Digest, off, end int64) (*Body,
 	if off >= int64(len(data)) && off > 0 {
 		return nil, fmt.Errorf("416: %w", oci.ErrCorrupt)
 	}
-	return &Body{ReadCloser: &script{ctx: ctx, steps: []step{{data: data[off:]}}}, Size: int64(len(data)), Offset: off, Private: private, Blame: o.blame}, nil
+	whole := off == 0 && end < 0
+	if end < 0 || end > int64(len(data)) {
+		end = int64(len(data))
+	}
+	return &Body{ReadCloser: &script{ctx: ctx, steps: []step{{data: data[off:end]}}}, Size: int64(len(data)), Offset: off, Whole: whole, Private: private, Blame: o.blame}, nil
 }
 
 func (o *origin) blame() {
@@ -233,8 +237,9 @@ type step struct {
 
 // script is a body that follows its steps, then ends.
 type script struct {
-	ctx   context.Context
-	steps []step
+	ctx    context.Context
+	steps  []step
+	closed func() // nil: nothing
 }
 
 func (s *script) Read(p []byte) (int, error) {
@@ -261,7 +266,12 @@ func (s *script) Read(p []byte) (int, error) {
 	return 0, io.EOF
 }
 
-func (s *script) Close() error { return nil }
+func (s *script) Close() error {
+	if s.closed != nil {
+		s.closed()
+	}
+	return nil
+}
 
 // body is a scripted answer that starts at off.
 func body(size, off int64, steps ...step) (*Body, error) {

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash"
@@ -88,9 +89,17 @@ func (r *Reader) spoiled() bool {
 
 // goOn follows the fill of the blob; false if it is to be looked for again.
 func (r *Reader) goOn() (bool, error) {
-	f, follower, _, ok := r.c.join(r.repo, r.rec.Digest)
-	if !ok {
-		return false, r.c.closed()
+	f, follower, _ := r.c.join(r.repo, r.rec.Digest, nil)
+	switch {
+	case f == nil:
+		return false, errClosed
+	case follower == nil:
+		select {
+		case <-f.gone:
+			return false, nil
+		case <-r.ctx.Done():
+			return false, context.Cause(r.ctx)
+		}
 	}
 	size, err := f.Size(r.ctx)
 	switch {
@@ -192,6 +201,7 @@ func (c *Cache) transplant(f *fill, dn *donor) *leftover {
 		c.abort(in)
 		return nil
 	}
-	c.stats.resumed.Add(uint64(in.Front()))
+	left.hashed = in.Front()
+	c.stats.resumed.Add(uint64(left.hashed))
 	return left
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"hash"
-	"io"
 	"time"
 
 	"cistern/cache/blob"
@@ -20,12 +19,6 @@ func (c *Cache) collect(f *fill, s *stream) error {
 	defer t.Stop()
 	for have := 0; have < len(f.data); {
 		n, err := s.Read(f.data[have:])
-		if err != nil && c.abandoned(f) {
-			h := f.digest.Hash()
-			h.Write(f.data[:have])
-			f.Open(size)
-			return f.letGo(h, int64(have))
-		}
 		if err != nil {
 			return err
 		}
@@ -56,7 +49,7 @@ func (c *Cache) memory(f *fill, size int64) []byte {
 
 // spool takes a blob into a file that its readers follow.
 func (c *Cache) spool(f *fill, s *stream, left *leftover) error {
-	in, h, err := c.ingest(f, s, left)
+	in, err := c.ingest(f, s, left)
 	switch {
 	case errors.Is(err, errStalled):
 		return nil
@@ -66,17 +59,21 @@ func (c *Cache) spool(f *fill, s *stream, left *leftover) error {
 	}
 	f.in = in
 	f.Open(s.size)
-	f.Add(0, in.Front())
-	saved := &saver{in: in, due: in.Front() + saveStep}
-	err = c.pour(f, s, saved, h)
+	for _, r := range in.Ranges() {
+		f.Add(r.Off, r.End)
+	}
+	p := c.newFetch(f, in, s.size, left)
+	err = p.run(s)
 	switch {
 	case err != nil:
-	case f.digest.Matches(h):
-		f.Done() // nobody waits for what is still being synced
+	case p.sum.matches():
+		if p.saved.runs() {
+			f.Done() // nobody waits for what is still being synced
+		}
 	default:
 		err = errMismatch
 	}
-	if serr := saved.wait(); serr != nil {
+	if serr := p.saved.wait(); serr != nil {
 		c.diskFailed("syncing a fill", serr)
 		c.abort(in) // its content is unknown now
 		return err
@@ -86,37 +83,70 @@ func (c *Cache) spool(f *fill, s *stream, left *leftover) error {
 		return c.finish(f, in)
 	case errors.Is(err, errUnbacked), errors.Is(err, errMismatch):
 		c.abort(in)
-		return err
-	}
-	c.keepPartial(in)
-	if c.abandoned(f) {
-		return f.letGo(h, in.Front())
+	default:
+		c.keepPartial(in)
 	}
 	return err
 }
 
+// newFetch makes what brings the rest of a fill.
+func (c *Cache) newFetch(f *fill, in *blob.Ingest, size int64, left *leftover) *fetch {
+	p := &fetch{
+		c: c, f: f, in: in, sum: &prefix{d: f.digest, hash: f.digest.Hash()}, saved: &saver{in: in},
+		most: f.repo.streams(), plan: plan{size: size}, ended: make(chan *job), wake: make(chan struct{}, 1), whole: len(f.asks) == 0,
+	}
+	p.saved.over, p.saved.last = p.poke, time.Now()
+	p.saved.due.Store(f.Bytes() + saveStep)
+	if left != nil {
+		p.sum.hash, p.sum.at = left.hash, left.hashed
+	}
+	return p
+}
+
 // ingest opens the file that a fill grows in. After errStalled its readers go on
 // without it already.
-func (c *Cache) ingest(f *fill, s *stream, left *leftover) (in *blob.Ingest, h hash.Hash, err error) {
-	if left != nil {
-		if err := left.in.Reach(f.ctx, s.size); err != nil {
-			left.keep()
-			return nil, nil, err
+func (c *Cache) ingest(f *fill, s *stream, left *leftover) (in *blob.Ingest, err error) {
+	if left == nil {
+		if !f.alone || !c.keeping() {
+			return nil, errUnbacked
 		}
-		return left.in, left.hash, nil
+		h := f.digest.Hash()
+		err = c.onDisk(func() { c.unback(f, s, h, 0) }, func() error {
+			in, err = c.createFor(f, s)
+			return err
+		})
+		if errors.Is(err, errStalled) && in != nil {
+			c.abort(in)
+		}
+		return in, err
 	}
-	if !f.alone || !c.keeping() {
-		return nil, nil, errUnbacked
+	return left.in, nil
+}
+
+// createFor makes the file of a fill: with room for all of it, or for what s brings
+// of it.
+func (c *Cache) createFor(f *fill, s *stream) (in *blob.Ingest, err error) {
+	part := s.size >= 0 && !s.whole()
+	room := s.size
+	if part {
+		room = 0
 	}
-	h = f.digest.Hash()
-	err = c.onDisk(func() { c.unback(f, s, h, 0) }, func() error {
-		in, err = c.create(f.ctx, f.digest, s.size, !f.private)
-		return err
-	})
-	if errors.Is(err, errStalled) && in != nil {
+	in, err = c.create(f.ctx, f.digest, room, !f.private)
+	if err != nil || !part {
+		return in, err
+	}
+	err = in.Track(s.size)
+	if err == nil && s.body != nil {
+		err = in.Extend(f.ctx, s.off, s.last()-s.off)
+	}
+	if err == nil && s.off > 0 {
+		err = in.Sparse(f.ctx)
+	}
+	if err != nil {
+		c.diskFailed("creating a file", err)
 		c.abort(in)
 	}
-	return in, h, err
+	return in, err
 }
 
 // create makes the file of a blob of so many bytes, -1 if that is not known.
@@ -156,54 +186,6 @@ func (c *Cache) create(ctx context.Context, d oci.Digest, size int64, public boo
 
 // unknownStep is reserved at a time for a blob of unknown length.
 const unknownStep = 8 << 20
-
-// pour copies the stream into the file, hashing, and tells the readers.
-func (c *Cache) pour(f *fill, s *stream, saved *saver, h hash.Hash) error {
-	buf := c.chunks.Get().(*[chunk]byte)
-	defer c.chunks.Put(buf)
-	in := saved.in
-	for {
-		n, err := s.Read(buf[:])
-		if n > 0 {
-			have := in.Front()
-			werr := c.onDisk(func() { c.unback(f, nil, h, have) }, func() error {
-				_, err := in.Write(buf[:n])
-				return err
-			})
-			if werr != nil {
-				c.diskFailed("writing a blob", werr)
-				if !errors.Is(werr, errStalled) {
-					c.unback(f, nil, h, have)
-				}
-				return errUnbacked
-			}
-			h.Write(buf[:n])
-			f.Add(0, in.Front())
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		}
-		if err := saved.step(s.size); err != nil {
-			c.diskFailed("syncing a fill", err)
-			c.unback(f, nil, h, in.Front())
-			return errUnbacked
-		}
-	}
-}
-
-// abandoned tells whether a fill was stopped because nobody read it.
-func (c *Cache) abandoned(f *fill) bool { return f.ctx.Err() != nil && c.ctx.Err() == nil }
-
-// letGo ends an open flight at a byte up to which the hash is known: whoever
-// has joined in the very moment in which it was stopped goes on from there.
-func (f *fill) letGo(h hash.Hash, at int64) error {
-	f.at, f.hash = at, h
-	f.Fail(errUnbacked)
-	return errUnbacked
-}
 
 // unback lets the readers go on without the disk. A stream that nothing was
 // read from yet is left to the first of them.

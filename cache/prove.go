@@ -362,7 +362,7 @@ func (c *Cache) proveByFill(d oci.Digest) {
 		if !c.begin() {
 			return nil, false
 		}
-		f := c.newFill(Repository{}, d, 1)
+		f := c.newFill(Repository{}, d, nil, 1)
 		f.proof = true
 		go c.run(f)
 		return f, true

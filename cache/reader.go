@@ -47,7 +47,8 @@ type Reader struct {
 	fill     *fill          // nil: the file is whole
 	follower *flight.Reader // of fill
 	src      Source
-	detour   *detour // when the disk could not take it
+	detour   *detour  // when the disk could not take it
+	pass     *passing // nil: it goes by the cache
 }
 
 // reader follows a fill.
@@ -72,9 +73,9 @@ func (r *Reader) openFile() {
 	if err != nil {
 		return
 	}
-	// While the flight is open its file is there. Afterwards what lies there may
-	// be a later fill's, which nobody has verified, unless it is a blob.
-	if f.Fill && r.fill.Ended() {
+	// While the fill runs its file is there. Afterwards what lies there may be a
+	// later fill's, which nobody has verified, unless it is a blob.
+	if f.Fill && (!r.fill.alone || r.fill.released.Load()) {
 		if _, whole := r.c.findStored(r.fill.digest); !whole {
 			f.Close()
 			return
@@ -109,7 +110,7 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	}
 	r.off, r.from = offset, offset
 	if r.follower != nil {
-		r.follower.Ask(offset, -1)
+		r.follower.Begin(offset)
 	}
 	return offset, nil
 }
@@ -170,7 +171,7 @@ var errShort = fmt.Errorf("the cached file ends early: %w", io.ErrUnexpectedEOF)
 // turn is how much a reader of a growing file sends before it gives way: of a
 // hundred that read along, each holds a processor for as long as the kernel
 // takes to copy this, while others wait for their first byte.
-const turn = 256 << 10
+const turn = 512 << 10
 
 // SendTo writes the next n bytes, by sendfile where w allows it: w's ReadFrom
 // gets an io.LimitedReader of an *os.File. What w refuses is not kept in Err.
@@ -187,7 +188,7 @@ func (r *Reader) SendTo(w io.Writer, n int64) (sent int64, err error) {
 			return sent + m, err
 		}
 		most := end - r.off
-		if r.fill != nil {
+		if r.fill != nil && r.fill.Readers() > 1 {
 			most = min(most, turn)
 		}
 		m, err := r.sendFile(w, min(most, n-sent))
@@ -235,6 +236,9 @@ func (r *Reader) ready() (end int64, err error) {
 		return 0, r.Err()
 	case r.detour != nil:
 		return r.size, nil
+	case r.pass != nil && r.off < r.size:
+		r.detour = r.pass.around(r)
+		return r.size, nil
 	case r.fill == nil && r.off >= r.size:
 		return 0, io.EOF
 	case r.fill == nil:
@@ -265,9 +269,12 @@ func (r *Reader) goRound() (end int64, err error) {
 	return r.size, nil
 }
 
+// part tells whether only a part of the blob was asked for.
+func (r *Reader) part() bool { return r.follower != nil && len(r.follower.Asks()) > 0 }
+
 // moved accounts for n bytes read and keeps a failure.
 func (r *Reader) moved(n int, err error) (int, error) {
-	if n > 0 && r.from > 0 && r.fill != nil && !r.fill.Verified() {
+	if n > 0 && (r.from > 0 || r.part()) && r.fill != nil && !r.fill.Verified() {
 		r.c.stats.unverified.Add(uint64(n))
 	}
 	r.off += int64(n)
@@ -297,6 +304,7 @@ func (r *Reader) Close() error {
 	if r.detour != nil {
 		r.detour.close()
 	}
+	r.pass.close()
 	if r.follower != nil {
 		r.follower.Close()
 		r.c.stats.readers.Add(-1)

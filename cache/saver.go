@@ -5,27 +5,34 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync/atomic"
+	"time"
 
 	"cistern/cache/blob"
 )
 
-// saveStep is how much of a large fill is put on stable storage at a time, so that
-// it can be gone on with after a power cut. Less is fetched anew sooner than it
-// would be worth the fsyncs.
-const saveStep = 16 << 20
+// A large fill is put on stable storage step by step, so that it can be gone on with
+// after a power cut. What is less, or has come in less time, is fetched anew sooner
+// than it would be worth the checksums and fsyncs.
+const (
+	saveStep  = 16 << 20
+	saveEvery = 2 * time.Second
+)
 
 // saver puts a growing fill on stable storage, step by step, beside its writing:
 // nothing waits for an fsync. It is for one goroutine, which calls wait before it
 // ends the fill.
 type saver struct {
 	in   *blob.Ingest
-	due  int64      // where the next step begins
-	done chan error // of the one that runs; nil if none does
+	due  atomic.Int64 // with how many bytes the next step begins
+	last time.Time    // when the one before began, or the fill did
+	over func()       // called when one has ended
+	done chan error   // of the one that runs; nil if none does
 }
 
-// step begins the next one if it is due. It gives the error of the one before:
-// what is in the file is unknown then.
-func (s *saver) step(size int64) error {
+// step begins the next one if it is due, have of size bytes being there. It gives the error
+// of the one before: what is in the file is unknown then.
+func (s *saver) step(have, size int64) error {
 	if s.done != nil {
 		select {
 		case err := <-s.done:
@@ -37,15 +44,21 @@ func (s *saver) step(size int64) error {
 			return nil
 		}
 	}
-	if s.in.Front() < s.due || size < 0 {
+	if have < s.due.Load() || size < 0 {
 		return nil
 	}
+	if time.Since(s.last) < saveEvery {
+		s.due.Store(have + blob.PieceSize) // look again then
+		return nil
+	}
+	s.last = time.Now()
 	if err := s.in.Track(size); err != nil {
 		return err
 	}
-	s.due = s.in.Front() + saveStep
+	s.due.Store(have + saveStep)
 	s.done = make(chan error, 1)
 	go func() {
+		defer s.over()
 		defer func() {
 			if p := recover(); p != nil {
 				s.done <- fmt.Errorf("syncing a fill: panic: %v", p)
@@ -56,6 +69,9 @@ func (s *saver) step(size int64) error {
 	}()
 	return nil
 }
+
+// runs tells whether a step is under way.
+func (s *saver) runs() bool { return s.done != nil }
 
 // wait ends the step that runs and gives its error.
 func (s *saver) wait() error {
@@ -71,7 +87,7 @@ func (s *saver) wait() error {
 // there, the fill goes on without.
 func (s *saver) judge(err error) error {
 	if errors.Is(err, blob.ErrNoSpace) {
-		s.due = math.MaxInt64
+		s.due.Store(math.MaxInt64)
 		return nil
 	}
 	return err

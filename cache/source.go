@@ -40,6 +40,8 @@ type Body struct {
 	io.ReadCloser
 	Size    int64  // of the whole blob; -1 unknown
 	Offset  int64  // where the bytes really start: 0 when upstream ignored a range
+	Whole   bool   // all of the blob comes, whatever was asked for
+	Host    string // that sends them
 	Private bool   // obtained with credentials
 	Blame   func() // tells the source that these bytes were wrong
 }
@@ -65,7 +67,21 @@ type Repository struct {
 type Policy struct {
 	Tags         []TagRule     // the first whose Match matches the tag decides
 	StaleIfError time.Duration // since upstream's last word; 0: never stale
+	MaxStreams   int           // of one blob at a time; 0 is 1
+	RangeMiss    RangeMiss
 }
+
+// RangeMiss is what a range of a blob does that is not here (P 5.5).
+type RangeMiss uint8
+
+const (
+	// RangeExtent fetches and keeps the pieces around it.
+	RangeExtent RangeMiss = iota
+	// RangeFill fetches the whole blob.
+	RangeFill
+	// RangePass fetches what was asked for, for whoever asked, and keeps nothing.
+	RangePass
+)
 
 // TagRule is a rule of freshness.
 type TagRule struct {

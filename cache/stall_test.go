@@ -48,7 +48,7 @@ func (s *stalling) choose(op durabletest.Op) *durabletest.Fault {
 func TestDiskStalls(t *testing.T) {
 	t.Parallel()
 	for _, s := range []*stalling{
-		{kind: "create", n: 1}, {kind: "write", n: 1}, {kind: "write", n: 3}, {kind: "write", n: 12},
+		{kind: "create", n: 1}, {kind: "write", n: 1}, {kind: "write", n: 3}, {kind: "write", n: 9},
 	} {
 		t.Run(s.kind, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

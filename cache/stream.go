@@ -35,29 +35,35 @@ func stoodStill(deadline time.Time) bool { return time.Since(deadline) > time.Se
 // errSlow is why an opening was given up.
 var errSlow = fmt.Errorf("no answer within %s: %w", openBound, oci.ErrUnavailable)
 
-// stream reads a blob from its source, from an offset to the end, and goes on
-// at the same offset when the body breaks off (P 4.22, 4.23). It verifies
-// nothing. It is for one goroutine at a time.
+// stream reads a blob from its source, from an offset to another or to the end,
+// and goes on at the same offset when the body breaks off (P 4.22, 4.23). It
+// verifies nothing. It is for one goroutine at a time.
 type stream struct {
 	ctx  context.Context
 	src  Source
 	d    oci.Digest
 	off  int64 // of the next byte
-	size int64 // -1: not known
+	upto int64 // where it ends; -1: where the blob does
+	size int64 // of the blob; -1: not known
+	back bool  // it may begin before off, if upstream has no ranges and nothing was read
+	near bool  // it is of no use if upstream has no ranges
+	all  bool  // upstream has answered a range with all of the blob
+	part bool  // upstream has answered a range with that
 
-	body   *Body
-	drop   context.CancelCauseFunc // of the body's own context
-	cancel context.CancelFunc      // of ctx, if the stream owns it
+	body    *Body
+	culprit func()                  // blames whom it was, or is, of
+	drop    context.CancelCauseFunc // of the body's own context
+	cancel  context.CancelFunc      // of ctx, if the stream owns it
 
 	tries int
 	since time.Time // when the waiting for the next byte began
 	wait  *backoff.ExponentialBackOff
 }
 
-func newStream(ctx context.Context, src Source, d oci.Digest, off, size int64) *stream {
+func newStream(ctx context.Context, src Source, d oci.Digest, off, upto, size int64) *stream {
 	wait := &backoff.ExponentialBackOff{InitialInterval: 50 * time.Millisecond, Multiplier: 3, RandomizationFactor: 0.3, MaxInterval: time.Second}
 	wait.Reset()
-	return &stream{ctx: ctx, src: src, d: d, off: off, size: size, wait: wait, since: time.Now()}
+	return &stream{ctx: ctx, src: src, d: d, off: off, upto: upto, size: size, wait: wait, since: time.Now()}
 }
 
 // open opens the body at the stream's offset and learns the size.
@@ -74,11 +80,11 @@ func (s *stream) open() error {
 func (s *stream) openOnce() error {
 	ctx, drop := context.WithCancelCause(s.ctx) // governs the body as well
 	t := time.AfterFunc(openBound, func() { drop(errSlow) })
-	body, err := s.src.Blob(ctx, s.d, s.off, s.size)
+	body, err := s.src.Blob(ctx, s.d, s.off, s.last())
 	t.Stop()
 	if err == nil {
 		if err = s.accept(body); err == nil {
-			s.body, s.drop = body, drop
+			s.body, s.drop, s.culprit = body, drop, body.Blame
 			return nil
 		}
 		body.Close()
@@ -89,6 +95,30 @@ func (s *stream) openOnce() error {
 	drop(nil)
 	return err
 }
+
+// last is the offset behind the last byte that it is to read; -1: not known.
+func (s *stream) last() int64 {
+	if s.upto >= 0 && (s.size < 0 || s.upto < s.size) {
+		return s.upto
+	}
+	return s.size
+}
+
+// whole tells whether all of the blob is about to come.
+func (s *stream) whole() bool {
+	return s.body != nil && s.off == 0 && (s.upto < 0 || s.size >= 0 && s.upto >= s.size)
+}
+
+// reaches tells whether it goes on up to an offset, -1 being the blob's end.
+func (s *stream) reaches(end int64) bool {
+	if end < 0 || end == s.size {
+		return s.upto < 0 || s.upto == s.size
+	}
+	return s.upto < 0 || s.upto >= end
+}
+
+// errNoRanges is for an upstream that answers a range with all of a blob.
+var errNoRanges = fmt.Errorf("upstream has no ranges: %w", oci.ErrUnavailable)
 
 // accept checks that a body is of this blob and starts where it should. One
 // that starts before, because upstream ignored the range, is read up to there.
@@ -102,6 +132,18 @@ func (s *stream) accept(body *Body) error {
 	if body.Size >= 0 {
 		s.size = body.Size
 	}
+	s.all = s.all || body.Whole && (s.off > 0 || s.upto >= 0)
+	s.part = !body.Whole
+	if body.Offset < s.off && s.near {
+		return errNoRanges
+	}
+	if body.Offset < s.off || body.Whole {
+		s.upto = -1 // all of it comes
+	}
+	if body.Offset < s.off && s.back {
+		s.off = body.Offset
+	}
+	s.back = false
 	if skip := s.off - body.Offset; skip > 0 {
 		if n, err := io.CopyN(io.Discard, body, skip); errors.Is(err, io.EOF) {
 			return fmt.Errorf("upstream's body ends at byte %d, and had gone up to %d before: %w", body.Offset+n, s.off, oci.ErrCorrupt)
@@ -112,7 +154,7 @@ func (s *stream) accept(body *Body) error {
 	return nil
 }
 
-// Read implements io.Reader. It gives io.EOF at the blob's end only.
+// Read implements io.Reader. It gives io.EOF at the end only.
 func (s *stream) Read(p []byte) (int, error) {
 	s.since = time.Now()
 	for {
@@ -123,8 +165,9 @@ func (s *stream) Read(p []byte) (int, error) {
 		}
 		n, err := s.body.Read(p)
 		s.off += int64(n)
-		if s.size >= 0 && s.off > s.size {
-			return 0, fmt.Errorf("upstream sent more than the %d bytes it had said: %w", s.size, oci.ErrCorrupt)
+		last := s.last()
+		if last >= 0 && s.off > last {
+			return 0, fmt.Errorf("upstream sent more than up to byte %d, as it had said: %w", last, oci.ErrCorrupt)
 		}
 		if n > 0 {
 			s.tries = 0
@@ -134,9 +177,9 @@ func (s *stream) Read(p []byte) (int, error) {
 		switch {
 		case err == nil:
 			continue
-		case errors.Is(err, io.EOF) && (s.size < 0 || s.off == s.size):
+		case errors.Is(err, io.EOF) && (last < 0 || s.off == last):
 			return 0, io.EOF
-		case s.off == s.size && !errors.Is(err, oci.ErrCorrupt):
+		case s.off == last && !errors.Is(err, oci.ErrCorrupt):
 			return 0, io.EOF // all is there: how the connection ended does not matter
 		case errors.Is(err, io.EOF):
 			err = io.ErrUnexpectedEOF
@@ -160,7 +203,7 @@ func (s *stream) reopen() error {
 
 // retry tells whether to try again after err, and waits before it.
 func (s *stream) retry(err error) bool {
-	for _, final := range []error{oci.ErrNotFound, oci.ErrDenied, oci.ErrLimited, oci.ErrCorrupt, context.Canceled} {
+	for _, final := range []error{errNoRanges, oci.ErrNotFound, oci.ErrDenied, oci.ErrLimited, oci.ErrCorrupt, context.Canceled} {
 		if errors.Is(err, final) {
 			return false
 		}
@@ -187,8 +230,8 @@ func (s *stream) retry(err error) bool {
 
 // blame tells the source that what the stream brought was wrong.
 func (s *stream) blame() {
-	if s.body != nil && s.body.Blame != nil {
-		s.body.Blame()
+	if s.culprit != nil {
+		s.culprit()
 	}
 }
 

@@ -240,7 +240,7 @@ func (x *exchange) describe(c *cache.Content) {
 	h := x.w.Header()
 	d := c.Digest.String()
 	h["Docker-Content-Digest"] = []string{d}
-	h["Etag"] = []string{`"` + d + `"`}
+	h["Etag"] = []string{etag(d)}
 	x.status(c.Outcome, c.Stale, c.Since)
 }
 
@@ -268,3 +268,6 @@ func cacheStatus(o cache.Outcome, stale string) string {
 	}
 	return "cistern; fwd=miss"
 }
+
+// etag is what names content by its digest: content of another one is another.
+func etag(digest string) string { return `"` + digest + `"` }

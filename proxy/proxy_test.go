@@ -64,7 +64,7 @@ func newRig(t *testing.T, s setup) *rig {
 			t.Fatal(err)
 		}
 		clients = append(clients, u)
-		policy := cache.Policy{StaleIfError: time.Hour}
+		policy := cache.Policy{StaleIfError: time.Hour, MaxStreams: 4}
 		if s.fresh > 0 {
 			policy.Tags = []cache.TagRule{{Match: anyTag, Fresh: s.fresh}}
 		}

@@ -3,10 +3,12 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
 
+	"cistern/cache"
 	"cistern/internal/oci"
 )
 
@@ -20,6 +22,49 @@ type unsatisfiable struct{ size int64 }
 
 func (e *unsatisfiable) Error() string {
 	return fmt.Sprintf("the range is outside of the blob's %d bytes", e.size)
+}
+
+// asked is what parts of a blob a request is after, of whatever size that is; nil:
+// all of it. Of a header that cannot be right it is the blob's first byte: enough
+// to learn the size for the answer.
+func asked(r *http.Request, etag string) (ranges []cache.Range) {
+	lines := r.Header["Range"]
+	if lines == nil {
+		return nil
+	}
+	if is := r.Header["If-Range"]; is != nil && is[0] != etag {
+		return nil
+	}
+	spec, ok := strings.CutPrefix(lines[0], "bytes=")
+	if !ok || len(lines) > 1 || strings.Count(spec, ",") >= maxRanges {
+		return nil
+	}
+	for item := range strings.SplitSeq(spec, ",") {
+		if r, ok := parseRange(strings.Trim(item, " \t")); ok {
+			ranges = append(ranges, r)
+		}
+	}
+	if ranges == nil {
+		return []cache.Range{{Off: 0, End: 1}}
+	}
+	return ranges
+}
+
+// parseRange reads a single range of the form a-b, a- or -n.
+func parseRange(item string) (cache.Range, bool) {
+	first, last, ok := strings.Cut(item, "-")
+	a, aerr := position(first)
+	b, berr := position(last)
+	switch {
+	case !ok:
+	case first == "" && berr == nil && b > 0:
+		return cache.Range{Off: -b, End: -1}, true
+	case first != "" && aerr == nil && last == "":
+		return cache.Range{Off: a, End: -1}, true
+	case first != "" && aerr == nil && berr == nil && a <= b && b < math.MaxInt64:
+		return cache.Range{Off: a, End: b + 1}, true
+	}
+	return cache.Range{}, false
 }
 
 // filterRange prepares a request's Range header for http.ServeContent, which

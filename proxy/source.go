@@ -46,5 +46,5 @@ func (s source) Blob(ctx context.Context, d oci.Digest, off, end int64) (*cache.
 	if err != nil {
 		return nil, err
 	}
-	return &cache.Body{ReadCloser: b, Size: b.Size, Offset: b.Offset, Private: b.Private, Blame: b.Blame}, nil
+	return &cache.Body{ReadCloser: b, Size: b.Size, Offset: b.Offset, Whole: b.Whole, Host: b.Host, Private: b.Private, Blame: b.Blame}, nil
 }

@@ -18,9 +18,11 @@ import (
 // reads; Close may come from another one.
 type Body struct {
 	io.ReadCloser
-	Size    int64 // of the whole blob; -1 unknown
-	Offset  int64 // where the body starts: 0 if upstream answered 200 to a range
-	Private bool  // the configured credentials were used to get it
+	Size    int64  // of the whole blob; -1 unknown
+	Offset  int64  // where the body starts: 0 if upstream answered 200 to a range
+	Whole   bool   // upstream answered 200
+	Host    string // that sends it, host[:port]
+	Private bool   // the configured credentials were used to get it
 
 	op     string
 	ep     *endpoint
@@ -106,7 +108,7 @@ var errOpenRange = errors.New("refuses an open range")
 
 // openBody checks an answer against what was asked for (P 4.23, 4.27).
 func (u *Upstream) openBody(a *answer, q *query, want span) (*Body, error) {
-	b := &Body{ReadCloser: a.Body, Size: -1, Private: a.private, op: q.op(), ep: a.ep, counts: u.counts}
+	b := &Body{ReadCloser: a.Body, Size: -1, Whole: a.StatusCode == http.StatusOK, Host: a.host, Private: a.private, op: q.op(), ep: a.ep, counts: u.counts}
 	err := b.fit(a, q, want)
 	if err != nil {
 		_ = a.Body.Close() // nobody reads it

@@ -1,0 +1,159 @@
+package cache
+
+import (
+	"cistern/cache/blob"
+	"cistern/cache/flight"
+)
+
+const (
+	// maxSegment is how much one stream fetches at a time where several do: the
+	// front is never far behind, and a request each costs a round trip.
+	maxSegment = 8 << 20
+	// firstSegment is what is asked for first of a host that pays several streams,
+	// before the size is known.
+	firstSegment = 2 << 20
+	// reach is how far ahead of a stream a reader may be and wait for it, rather
+	// than for a stream of its own.
+	reach = 1 << 20
+	// maxWanted bounds the streams of one fill for what readers wait for.
+	maxWanted = 16
+)
+
+// job is bytes [at, end) that one stream fetches. at moves on, and end may come
+// nearer: then another fetches the rest.
+type job struct {
+	at, end int64
+	there   int64 // up to here all is written: at or less
+	wanted  bool  // by a reader of a part
+	part    bool  // its stream has asked for a range
+	s       *stream
+	err     error // why it ended
+}
+
+func newJob(off, end int64) *job { return &job{at: off, end: end, there: off} }
+
+// plan chooses what a fill fetches next. It knows no streams and does nothing.
+type plan struct {
+	size int64
+	have flight.Extents // what is there
+	jobs []*job         // what is on its way
+}
+
+// taken is what needs no stream any more.
+func (p *plan) taken() flight.Extents {
+	t := p.have.Clone()
+	for _, j := range p.jobs {
+		t.Add(j.there, max(j.at, j.end))
+	}
+	return t
+}
+
+// count tells how many streams fetch what readers of a part wait for, and how many
+// the rest.
+func (p *plan) count() (wanted, others int) {
+	for _, j := range p.jobs {
+		if j.wanted {
+			wanted++
+		} else {
+			others++
+		}
+	}
+	return wanted, others
+}
+
+// want gives the next job for what readers of a part are after, nil if there is
+// none.
+func (p *plan) want(wants []flight.Want) *job {
+	if n, _ := p.count(); n >= maxWanted {
+		return nil
+	}
+	taken := p.taken()
+	for _, w := range wants {
+		from, end, more := p.pieces(w)
+		if p.cede(from) {
+			taken = p.taken()
+		}
+		off, end := taken.Gap(from, end)
+		if off >= end || more && off > w.Off && end-off < maxSegment {
+			continue // a reader on its way is kept a segment ahead, not a piece
+		}
+		j := newJob(off, min(end, off+maxSegment))
+		j.wanted = true
+		return j
+	}
+	return nil
+}
+
+// pieces is what is fetched for a want: whole pieces, and of a long one what its
+// reader comes to next; then there is more.
+func (p *plan) pieces(w flight.Want) (off, end int64, more bool) {
+	if end = w.End; end < 0 || end > p.size {
+		end = p.size
+	}
+	if most := w.Off + 2*maxSegment; end > most {
+		end, more = most, true
+	}
+	off = w.Off / blob.PieceSize * blob.PieceSize
+	end = (end + blob.PieceSize - 1) / blob.PieceSize * blob.PieceSize
+	return off, min(end, p.size), more
+}
+
+// cede has a stream that is far before off leave that, and what follows, to
+// another. It tells whether there was one.
+func (p *plan) cede(off int64) bool {
+	for _, j := range p.jobs {
+		if !j.wanted && j.at+reach < off && off < j.end {
+			j.end = off
+			return true
+		}
+	}
+	return false
+}
+
+// sweep gives the next job of one of n streams that fetch all that is missing, nil
+// if there is none. Where that takes more than one, the blob's beginning comes
+// first. try is for one more than is known to pay: it takes its part from the
+// end, where it is not in the way of the one that may turn out to be enough.
+func (p *plan) sweep(n int, try bool) *job {
+	if _, others := p.count(); others >= n {
+		return nil
+	}
+	taken := p.taken()
+	off, end := taken.Gap(0, p.size)
+	if off < end {
+		if n > 1 {
+			end = min(end, off+p.segment(n))
+		}
+		return newJob(off, end)
+	}
+	long := p.longest()
+	if long == nil || long.end-long.at <= maxSegment {
+		return nil // its stream brings the rest; what is taken from it now would come twice
+	}
+	segment := p.segment(n)
+	if try {
+		off, end = (long.end-segment)/blob.PieceSize*blob.PieceSize, long.end
+	} else {
+		off = (long.at + segment + blob.PieceSize - 1) / blob.PieceSize * blob.PieceSize
+		end = min(long.end, off+segment)
+	}
+	long.end = off
+	return newJob(off, end)
+}
+
+// segment is what one of n streams takes at a time: less towards the end, so that
+// all come to it together.
+func (p *plan) segment(n int) int64 {
+	left := (p.size - p.have.Bytes()) / int64(2*n)
+	return min(maxSegment, max(1, left/blob.PieceSize)*blob.PieceSize)
+}
+
+// longest is the job with the most left to fetch for nobody in particular.
+func (p *plan) longest() (long *job) {
+	for _, j := range p.jobs {
+		if !j.wanted && (long == nil || j.end-j.at > long.end-long.at) {
+			long = j
+		}
+	}
+	return long
+}
