@@ -101,6 +101,8 @@ type Upstream struct {
 	StaleIfError time.Duration
 	// MaxStreams bounds the parallel ranges of one blob; at most MaxConnections.
 	MaxStreams int
+	// RangeMiss is what a range of a blob that is not here does: RangeExtent, RangeFill or RangePass.
+	RangeMiss string
 	// MaxConnections bounds the connections to this upstream.
 	MaxConnections int
 	// Network is NetworkAuto, NetworkPublic or NetworkPrivate.
@@ -116,6 +118,13 @@ const (
 	NetworkAuto    = "auto"    // private if an endpoint is plain http, localhost, a one-label name or a private address
 	NetworkPublic  = "public"  // never loopback, link-local, private or metadata addresses
 	NetworkPrivate = "private" // any address
+)
+
+// The values of Upstream.RangeMiss: what a range of a blob does that is not here.
+const (
+	RangeExtent = "extent" // fetches and keeps the pieces around it
+	RangeFill   = "fill"   // fetches the whole blob
+	RangePass   = "pass"   // fetches what was asked for, and keeps nothing
 )
 
 // Credentials says where the account for an upstream is found. Either Username and one of the two Password fields are

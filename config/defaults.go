@@ -69,6 +69,7 @@ func newUpstream(name string) Upstream {
 		StaleIfError:   DefaultStaleIfError,
 		MaxStreams:     DefaultMaxStreams,
 		MaxConnections: DefaultMaxConnections,
+		RangeMiss:      RangeExtent,
 		Network:        NetworkAuto,
 	}
 }

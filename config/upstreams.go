@@ -52,6 +52,7 @@ func upstreamFields(u *Upstream) fields {
 		"tags":            func(l *loader, v value) { l.items(v, func(item value) { l.tagRule(item, u) }) },
 		"stale_if_error":  func(l *loader, v value) { set(l, v, &u.StaleIfError, parseDuration) },
 		"max_streams":     func(l *loader, v value) { set(l, v, &u.MaxStreams, countUpTo(maxCount)) },
+		"range_miss":      func(l *loader, v value) { set(l, v, &u.RangeMiss, oneOf(RangeExtent, RangeFill, RangePass)) },
 		"max_connections": func(l *loader, v value) { set(l, v, &u.MaxConnections, countUpTo(maxCount)) },
 		"network":         func(l *loader, v value) { set(l, v, &u.Network, oneOf(NetworkAuto, NetworkPublic, NetworkPrivate)) },
 		"token_hosts":     func(l *loader, v value) { setList(l, v, &u.TokenHosts, parseHost) },

@@ -130,6 +130,7 @@ func (y *yamlWriter) upstream(u config.Upstream) {
 	}
 	y.key(in, "stale_if_error", u.StaleIfError.String())
 	fmt.Fprintf(y, "%smax_streams: %d\n%smax_connections: %d\n", in, u.MaxStreams, in, u.MaxConnections)
+	y.key(in, "range_miss", u.RangeMiss)
 	y.key(in, "network", u.Network)
 	y.list(in, "token_hosts", u.TokenHosts)
 	y.key(in, "ca_file", u.CAFile)
