@@ -65,7 +65,7 @@ func atWrites(t *testing.T, what string, after func(r *rig, b *blob, old []*blob
 			if a := first.read(min(c.held, 1)); a.err != nil {
 				t.Fatal(a.err)
 			}
-			fault := r.inject(r.in(b.file("fills")), "write", what)
+			fault := r.inject(r.in(b.file("fills")), "pwrite64", what)
 			close(b.gate)
 			fault.meets()
 			r.hits(old...)

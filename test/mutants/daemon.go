@@ -9,7 +9,7 @@ func ofDaemon() []mutant {
 		{"a signal during the start ends the process on the spot", "cmd/cistern/serve.go",
 			"signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)", "signal.Notify(signals, syscall.SIGHUP)", crash, "TestTermAtStart"},
 		{"the watchdog hears nothing", "cmd/cistern/serve.go", "defer d.feedWatchdog()()", "_ = d.feedWatchdog", crash, "TestTerm$"},
-		{"a fill that is cut is dropped", "cache/pour.go", "\t\tdefault:\n\t\t\tc.keepPartial(in)", "\t\tdefault:\n\t\t\tc.abort(in)", crash, "TestTerm$"},
+		{"a fill that is cut is dropped", "cache/pour.go", "default:\n\t\tc.keepPartial(in)", "default:\n\t\tc.abort(in)", crash, "TestTerm$"},
 		{"a standstill of the process is upstream's fault", "cache/stream.go",
 			"return time.Since(deadline) > time.Second }", "return time.Since(deadline) > time.Hour }", crash, "TestStandstill"},
 	}
