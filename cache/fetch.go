@@ -213,6 +213,7 @@ func (p *fetch) start(j *job) {
 // launch runs a job in a goroutine of its own; mu is held.
 func (p *fetch) launch(j *job) {
 	p.plan.jobs = append(p.plan.jobs, j)
+	p.f.supply.begins()
 	go func() {
 		defer func() {
 			if v := recover(); v != nil {
@@ -231,6 +232,7 @@ func (p *fetch) stop() {
 		p.f.cancel()
 		for range n {
 			(<-p.ended).s.close()
+			p.f.supply.ends()
 		}
 	}
 }
@@ -272,6 +274,7 @@ func (p *fetch) done(j *job) error {
 
 // drop takes a job off the plan; mu is held.
 func (p *fetch) drop(j *job) {
+	p.f.supply.ends()
 	for i, other := range p.plan.jobs {
 		if other == j {
 			p.plan.jobs = append(p.plan.jobs[:i], p.plan.jobs[i+1:]...)

@@ -41,6 +41,9 @@ type fill struct {
 	released atomic.Bool        // what lies in fills/ may be another's
 	gone     chan struct{}      // closed when another fill of the digest may begin
 
+	began  time.Time
+	supply supply
+
 	// Set before the flight opens.
 	private bool
 	in      *blob.Ingest // the file it grows in, of whoever runs the fill
@@ -156,7 +159,7 @@ func (c *Cache) board(ctx context.Context, f *fill, r *flight.Reader, repo *Repo
 }
 
 func (c *Cache) newFill(repo Repository, d oci.Digest, asks []Range, attempt int) *fill {
-	f := &fill{digest: d, repo: repo, asks: asks, attempt: attempt, gone: make(chan struct{})}
+	f := &fill{digest: d, repo: repo, asks: asks, attempt: attempt, began: time.Now(), gone: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(c.ctx)
 	f.Flight = flight.New(func() {
 		if f.Readers() == 0 {

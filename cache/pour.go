@@ -14,6 +14,9 @@ import (
 // after that.
 func (c *Cache) collect(f *fill, s *stream) error {
 	size := s.size
+	f.supply.begins()
+	defer f.supply.ends()
+	f.supply.from(s.body.Host)
 	f.data = c.memory(f, size)
 	t := time.AfterFunc(collectFor, func() { f.Open(size) })
 	defer t.Stop()
@@ -23,6 +26,7 @@ func (c *Cache) collect(f *fill, s *stream) error {
 			return err
 		}
 		have += n
+		f.supply.got(n)
 		f.Add(0, int64(have))
 	}
 	if !f.digest.Verify(f.data) {

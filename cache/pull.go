@@ -92,6 +92,7 @@ func (p *fetch) write(j *job, b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
+	p.f.supply.got(len(b))
 	if pace != nil {
 		pace.got(len(b))
 	}
@@ -122,6 +123,7 @@ func (p *fetch) meet(s *stream) {
 	if s.body == nil {
 		return
 	}
+	p.f.supply.from(s.body.Host)
 	if p.pace == nil {
 		p.pace = p.c.paces.of(p.f.repo.Upstream, s.body.Host)
 	}

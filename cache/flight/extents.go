@@ -77,6 +77,9 @@ func (x *Extents) Gaps(end int64) (n int) {
 // Holds tells whether all of [off, end) is in the set.
 func (x *Extents) Holds(off, end int64) bool { return off >= end || x.End(off) >= end }
 
+// Len is how many ranges there are.
+func (x *Extents) Len() int { return len(x.spans) }
+
 // Bytes is how many there are.
 func (x *Extents) Bytes() int64 { return x.bytes }
 

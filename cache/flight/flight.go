@@ -245,6 +245,22 @@ func (f *Flight) Size(ctx context.Context) (int64, error) {
 	return size, err
 }
 
+// Snapshot is a flight at one moment.
+type Snapshot struct {
+	Size    int64 // -1: not known
+	Bytes   int64 // that are there
+	Extents int   // ranges that these are
+	Readers int
+	Whole   bool // somebody has asked for all of it
+}
+
+// Snapshot gives what there is to be seen, without waiting.
+func (f *Flight) Snapshot() Snapshot {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return Snapshot{f.size, f.have.Bytes(), f.have.Len(), len(f.readers), f.whole}
+}
+
 // Have gives a copy of what is there.
 func (f *Flight) Have() Extents {
 	f.mu.Lock()
