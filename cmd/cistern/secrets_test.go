@@ -52,7 +52,7 @@ upstreams:
 	ask(p.url+"/v2/team/app/manifests/v1?ns=bad", 0)
 	ask(p.url+"/v2/team/app/blobs/"+digest.String()+"?ns=bad", 0)
 	ask(p.url+"/", http.StatusOK)
-	for _, path := range []string{"/metrics", "/readyz", "/api/v1/status", "/api/v1/upstreams", "/api/v1/clients", "/debug/pprof/goroutine?debug=2", "/debug/pprof/cmdline"} {
+	for _, path := range []string{"/metrics", "/readyz", "/api/v1/status", "/api/v1/upstreams", "/api/v1/clients", "/api/v1/fills", "/debug/pprof/goroutine?debug=2", "/debug/pprof/cmdline"} {
 		ask(admin+path, http.StatusOK)
 	}
 	if reg.Count(http.MethodGet, oci.KindManifest) == 0 {

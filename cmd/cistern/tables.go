@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -114,6 +115,44 @@ func clients(ctx context.Context, a *app, c *admin.Client, _ []string, output st
 		}
 		table(a.stdout, []string{"ADDRESS", "AGENT", "LAST PULL", "REQUESTS", "SENT", "UPSTREAMS", "LAST IMAGE"}, rows)
 	})
+}
+
+func fills(ctx context.Context, a *app, c *admin.Client, _ []string, output string) error {
+	l, err := c.Fills(ctx)
+	if err != nil {
+		return err
+	}
+	return a.print(output, l, func() {
+		if len(l.Fills) == 0 {
+			fmt.Fprintln(a.stdout, "Nothing is on its way from upstream.")
+			return
+		}
+		table(a.stdout, []string{"DIGEST", "REPOSITORY", "SIZE", "ON DISK", "STREAMS", "READERS", "RATE", "AGE", "FROM", "WANTED"}, fillRows(l.Fills))
+	})
+}
+
+func fillRows(l []cache.FillInfo) [][]string {
+	now := time.Now()
+	var rows [][]string
+	for _, f := range l {
+		total, here := "?", size(uint64(f.OnDisk))
+		if f.Size >= 0 {
+			total = size(uint64(f.Size))
+		}
+		if f.Size > 0 {
+			here += fmt.Sprintf(" (%d %%)", f.OnDisk*100/f.Size)
+		}
+		wanted := "parts"
+		if f.Whole {
+			wanted = "all"
+		}
+		since := now.Add(-time.Duration(f.Age * float64(time.Second)))
+		rows = append(rows, []string{
+			short(f.Digest, len("sha256:")+13), f.Upstream + "/" + f.Repository, total, here, strconv.Itoa(f.Streams), strconv.Itoa(f.Readers),
+			size(uint64(f.Rate)) + "/s", age(since, now), f.Origin, wanted,
+		})
+	}
+	return rows
 }
 
 // short cuts a long text, by characters.

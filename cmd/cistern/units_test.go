@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"cistern/cache"
 	"cistern/cache/index"
 	"cistern/config"
 	"cistern/internal/oci"
@@ -32,6 +33,25 @@ func TestTablesHoldNoControlCharacters(t *testing.T) {
 	table(&b, []string{"AGENT", "X"}, [][]string{{"evil\x1b[2J\n\t\u202e", ""}})
 	if want := "AGENT         X\nevil?[2J???   -\n"; b.String() != want {
 		t.Errorf("%q, want %q", b.String(), want)
+	}
+}
+
+func TestFillRows(t *testing.T) {
+	t.Parallel()
+	d := "sha256:" + strings.Repeat("0123456789abcdef", 4)
+	got := fillRows([]cache.FillInfo{
+		{Digest: d, Upstream: "docker.io", Repository: "library/app", Size: 4 << 20, OnDisk: 1 << 20, Streams: 2, Readers: 3, Rate: 2048, Age: 130, Origin: "cdn.test", Whole: true},
+		{Digest: d, Upstream: "lab", Repository: "x", Size: -1, OnDisk: 512, Age: 0.4},
+		{Digest: d, Upstream: "lab", Repository: "x"},
+	})
+	for i, want := range []string{
+		"sha256:0123456789ab… docker.io/library/app 4.0 MiB 1.0 MiB (25 %) 2 3 2.0 KiB/s 2m cdn.test all",
+		"sha256:0123456789ab… lab/x ? 512 B 0 0 0 B/s 0s  parts",
+		"sha256:0123456789ab… lab/x 0 B 0 B 0 0 0 B/s 0s  parts",
+	} {
+		if row := strings.Join(got[i], " "); row != want {
+			t.Errorf("%q, want %q", row, want)
+		}
 	}
 }
 

@@ -29,6 +29,7 @@ func (a *app) clientCommands() []*cobra.Command {
 	verbs := []verb{
 		{"status", "Show how the daemon fares", cobra.NoArgs, status},
 		{"clients", "Show who pulls through it", cobra.NoArgs, clients},
+		{"fills", "Show what is on its way from upstream", cobra.NoArgs, fills},
 		{"upstreams", "Show the registries behind it", cobra.NoArgs, upstreams},
 		{"rm NAME", "Drop an image, or all of a repository, from the cache", cobra.ExactArgs(1), remove},
 		{"refresh NAME:TAG", "Ask upstream about a tag now", cobra.ExactArgs(1), refresh},

@@ -3,6 +3,7 @@ package admin
 import (
 	"time"
 
+	"cistern/cache"
 	"cistern/proxy"
 )
 
@@ -93,6 +94,11 @@ type RateLimit struct {
 // Clients is the answer to GET /api/v1/clients, the last seen first.
 type Clients struct {
 	Clients []proxy.Client `json:"clients"`
+}
+
+// Fills is the answer to GET /api/v1/fills: what is on its way, the oldest first.
+type Fills struct {
+	Fills []cache.FillInfo `json:"fills"`
 }
 
 // Upstreams is the answer to GET /api/v1/upstreams.

@@ -99,6 +99,11 @@ func (c *Client) Clients(ctx context.Context) (l Clients, err error) {
 	return l, c.call(ctx, http.MethodGet, "/api/v1/clients", nil, &l)
 }
 
+// Fills asks what is on its way, the oldest first.
+func (c *Client) Fills(ctx context.Context) (l Fills, err error) {
+	return l, c.call(ctx, http.MethodGet, "/api/v1/fills", nil, &l)
+}
+
 // Version asks which version the daemon is.
 func (c *Client) Version(ctx context.Context) (v Version, err error) {
 	return v, c.call(ctx, http.MethodGet, "/api/v1/version", nil, &v)

@@ -32,6 +32,8 @@ type Registry interface {
 // Cache is what is kept, *cache.Cache.
 type Cache interface {
 	Stats() cache.Stats
+	// Fills are in the order in which they began.
+	Fills() []cache.FillInfo
 	// Ready proves that the cache can read and write, or says why not.
 	Ready() error
 }
@@ -101,6 +103,7 @@ func (h *Handler) routes() http.Handler {
 	mux.HandleFunc("GET /api/v1/version", func(w http.ResponseWriter, _ *http.Request) { answer(w, h.o.Version) })
 	mux.HandleFunc("GET /api/v1/upstreams", func(w http.ResponseWriter, _ *http.Request) { answer(w, Upstreams{h.upstreams()}) })
 	mux.HandleFunc("GET /api/v1/clients", func(w http.ResponseWriter, _ *http.Request) { answer(w, Clients{h.clients()}) })
+	mux.HandleFunc("GET /api/v1/fills", func(w http.ResponseWriter, _ *http.Request) { answer(w, Fills{h.o.Cache.Fills()}) })
 	mux.HandleFunc("POST /api/v1/refresh", h.refresh)
 	mux.HandleFunc("POST /api/v1/rm", h.remove)
 	mux.HandleFunc("DELETE /api/v1/rm", h.remove)
@@ -133,7 +136,7 @@ func (h *Handler) guarded(next http.Handler) http.Handler {
 // index is for a person who wonders what listens here.
 func index(w http.ResponseWriter, _ *http.Request) {
 	text(w, http.StatusOK, "This is the admin address of cistern: /metrics /healthz /readyz /debug/pprof/ "+
-		"/api/v1/status /api/v1/upstreams /api/v1/clients /api/v1/version")
+		"/api/v1/status /api/v1/upstreams /api/v1/clients /api/v1/fills /api/v1/version")
 }
 
 func (h *Handler) ready(w http.ResponseWriter, _ *http.Request) {

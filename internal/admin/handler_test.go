@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,10 @@ func (r registry) Remove(_ context.Context, image string) (cache.Removed, error)
 type disk struct{ err error }
 
 func (disk) Stats() cache.Stats { return cache.Stats{Bytes: 5, Limit: 10, Blobs: 1} }
-func (d disk) Ready() error     { return d.err }
+func (disk) Fills() []cache.FillInfo {
+	return []cache.FillInfo{{Digest: "sha256:ab", Upstream: "docker.io", Repository: "library/app", Size: -1, Extents: 2, Rate: 7, Origin: "cdn.test", Whole: true}}
+}
+func (d disk) Ready() error { return d.err }
 
 // admin is a handler with everything that the tests do not care about.
 func admin(t *testing.T, change func(*Options)) *Handler {
@@ -102,7 +106,7 @@ func TestRoutesAndMethods(t *testing.T) {
 		want         int
 	}{
 		{"GET", "/", 200}, {"GET", "/healthz", 200}, {"HEAD", "/readyz", 200}, {"GET", "/debug/pprof/", 200},
-		{"GET", "/api/v1/status", 200}, {"GET", "/api/v1/version", 200}, {"GET", "/api/v1/upstreams", 200}, {"GET", "/api/v1/clients", 200},
+		{"GET", "/api/v1/status", 200}, {"GET", "/api/v1/version", 200}, {"GET", "/api/v1/upstreams", 200}, {"GET", "/api/v1/clients", 200}, {"GET", "/api/v1/fills", 200},
 		{"POST", "/api/v1/rm?image=x", 200}, {"DELETE", "/api/v1/rm?image=x", 200},
 		{"GET", "/api/v1/rm?image=x", 405}, {"GET", "/api/v1/refresh?image=x", 405}, {"PUT", "/api/v1/rm?image=x", 405},
 		{"POST", "/api/v1/status", 405}, {"DELETE", "/metrics", 405},
@@ -215,6 +219,9 @@ func agree(t *testing.T, c *Client, images <-chan string) {
 	}
 	if l, err := c.Clients(ctx); err != nil || len(l.Clients) != 2 || l.Clients[0].Address != "10.0.0.2" {
 		t.Errorf("clients: %+v, %v", l, err)
+	}
+	if l, err := c.Fills(ctx); err != nil || !slices.Equal(l.Fills, disk{}.Fills()) {
+		t.Errorf("fills: %+v, %v", l, err)
 	}
 	if u, err := c.Upstreams(ctx); err != nil || len(u.Upstreams) != 1 || !u.Upstreams[0].Default || u.Upstreams[0].RateLimit != nil {
 		t.Errorf("upstreams: %+v, %v", u, err)
