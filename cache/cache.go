@@ -128,7 +128,7 @@ type counters struct {
 	byUpstream                                 sync.Map // upstream -> *upstreamCounters
 }
 
-type upstreamCounters struct{ verifyFailures, stale atomic.Uint64 }
+type upstreamCounters struct{ verifyFailures, stale, rangeAsked, rangeFetched atomic.Uint64 }
 
 // upstream gives the counters of an upstream; there are as many as there are
 // configured ones.
@@ -292,11 +292,13 @@ func (c *Cache) Stats() Stats {
 		Checkpoints: n.checkpoints.Load(), Unbacked: n.unbacked.Load(),
 		Mended: n.mended.Load(), Stalled: n.stalled.Load(), Damaged: n.damaged.Load(), Panics: n.panics.Load(),
 		VerifyFailures: map[string]uint64{}, StaleServed: map[string]uint64{},
+		RangeAsked: map[string]uint64{}, RangeFetched: map[string]uint64{},
 		Rebuild: c.rebuild.progress(),
 	}
-	n.byUpstream.Range(func(name, u any) bool {
-		s.VerifyFailures[name.(string)] = u.(*upstreamCounters).verifyFailures.Load()
-		s.StaleServed[name.(string)] = u.(*upstreamCounters).stale.Load()
+	n.byUpstream.Range(func(k, v any) bool {
+		name, u := k.(string), v.(*upstreamCounters)
+		s.VerifyFailures[name], s.StaleServed[name] = u.verifyFailures.Load(), u.stale.Load()
+		s.RangeAsked[name], s.RangeFetched[name] = u.rangeAsked.Load(), u.rangeFetched.Load()
 		return true
 	})
 	c.mu.Lock()

@@ -15,7 +15,8 @@ import (
 // be right.
 type detour struct {
 	s    *stream
-	hash hash.Hash // nil: a range, which no digest covers
+	of   *upstreamCounters // where it counts what it fetches; nil: nowhere
+	hash hash.Hash         // nil: a range, which no digest covers
 	d    oci.Digest
 	next []byte // read from upstream, not given out yet
 	buf  [2][]byte
@@ -25,7 +26,7 @@ type detour struct {
 // around starts a detour at the reader's offset.
 func (r *Reader) around() *detour {
 	f := r.fill
-	dt := &detour{d: f.digest}
+	dt := &detour{d: f.digest, of: r.ranges}
 	off := r.off
 	switch {
 	case r.from > 0 || r.part(): // a range, which no digest covers
@@ -129,6 +130,7 @@ func (dt *detour) fetch() {
 		dt.buf[0] = make([]byte, 32<<10)
 	}
 	n, err := dt.s.Read(dt.buf[0])
+	dt.of.fetched(n)
 	if dt.hash != nil {
 		dt.hash.Write(dt.buf[0][:n])
 	}

@@ -148,10 +148,12 @@ func (c *Cache) board(ctx context.Context, f *fill, r *flight.Reader, repo *Repo
 	}
 	content := &Content{Descriptor: oci.Descriptor{Digest: f.digest, Size: size}, Outcome: outcome, Since: time.Now()}
 	if f.data != nil && f.Verified() {
+		c.tookPart(f, r.Asks())
 		content.Bytes, content.follower = f.data, r
 		return content, nil
 	}
 	content.Reader = c.reader(ctx, f, r, repo.Source, size)
+	content.Reader.ranges = c.rangesOf(f)
 	if content.Reader.unbacked() {
 		content.Outcome = OutcomePass
 	}

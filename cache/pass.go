@@ -41,13 +41,13 @@ func (c *Cache) passRange(ctx context.Context, repo *Repository, d oci.Digest, a
 		s.end()
 		return nil, err
 	}
-	r := &Reader{c: c, ctx: ctx, size: s.size, src: repo.Source, pass: &passing{d, asks, s}}
+	r := &Reader{c: c, ctx: ctx, size: s.size, src: repo.Source, pass: &passing{d, asks, s}, ranges: c.upstream(repo.Upstream)}
 	return &Content{Descriptor: oci.Descriptor{Digest: d, Size: s.size}, Outcome: OutcomePass, Since: time.Now(), Reader: r}, nil
 }
 
 // around is the detour of a reader at an offset.
 func (p *passing) around(r *Reader) *detour {
-	dt := &detour{d: p.d}
+	dt := &detour{d: p.d, of: r.ranges}
 	if dt.s, p.first = p.first, nil; dt.s == nil || dt.s.off != r.off {
 		if dt.s != nil {
 			dt.s.end()

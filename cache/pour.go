@@ -26,7 +26,7 @@ func (c *Cache) collect(f *fill, s *stream) error {
 			return err
 		}
 		have += n
-		f.supply.got(n)
+		c.got(f, n)
 		f.Add(0, int64(have))
 	}
 	if !f.digest.Verify(f.data) {

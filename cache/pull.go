@@ -82,6 +82,7 @@ func (p *fetch) left(j *job) int64 {
 
 // write takes what a stream brought, as far as it is still its to bring.
 func (p *fetch) write(j *job, b []byte) error {
+	p.c.got(p.f, len(b))
 	p.mu.Lock()
 	off := j.at
 	b = b[:min(int64(len(b)), max(0, j.end-off))]
@@ -92,7 +93,6 @@ func (p *fetch) write(j *job, b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	p.f.supply.got(len(b))
 	if pace != nil {
 		pace.got(len(b))
 	}

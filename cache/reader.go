@@ -47,8 +47,9 @@ type Reader struct {
 	fill     *fill          // nil: the file is whole
 	follower *flight.Reader // of fill
 	src      Source
-	detour   *detour  // when the disk could not take it
-	pass     *passing // nil: it goes by the cache
+	detour   *detour           // when the disk could not take it
+	pass     *passing          // nil: it goes by the cache
+	ranges   *upstreamCounters // where it counts; nil: it reads of what somebody wants all of
 }
 
 // reader follows a fill.
@@ -277,6 +278,7 @@ func (r *Reader) moved(n int, err error) (int, error) {
 	if n > 0 && (r.from > 0 || r.part()) && r.fill != nil && !r.fill.Verified() {
 		r.c.stats.unverified.Add(uint64(n))
 	}
+	r.ranges.took(n)
 	r.off += int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return n, r.fail(err)

@@ -21,6 +21,11 @@ type Stats struct {
 	VerifyFailures map[string]uint64 // by upstream
 	StaleServed    map[string]uint64 // by upstream
 
+	// What ranges cost upstream, by upstream: of blobs that are not here whole and
+	// that nobody has asked for whole, the bytes that clients asked for and took, and
+	// those that were fetched for them.
+	RangeAsked, RangeFetched map[string]uint64
+
 	Mended      uint64 // hits whose file broke in the middle and that went on from upstream
 	Damaged     uint64 // blobs whose file was not what its record says
 	Stalled     uint64 // operations of fills that the disk did not come back from in time

@@ -85,6 +85,9 @@ func (f *Flight) Open(size int64) {
 	f.change(func() {
 		if f.state == waiting {
 			f.state, f.size, f.opened = open, size, true
+			for r := range f.readers { // whose range turns out to be all of it
+				f.whole = f.whole || f.wholeLocked(r)
+			}
 		}
 	})
 }

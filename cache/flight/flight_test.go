@@ -337,3 +337,36 @@ func TestRetire(t *testing.T) {
 		t.Error("somebody has joined what is retired")
 	}
 }
+
+// TestWholeRange: a range that turns out to be all there is asks for the whole, from
+// the moment at which that is known.
+func TestWholeRange(t *testing.T) {
+	t.Parallel()
+	for size, whole := range map[int64]bool{10: true, 11: false, -1: false} {
+		f := New(nil, nil)
+		r := f.Join(Want{0, 10})
+		if f.Whole() {
+			t.Error("whole before the size is known")
+		}
+		f.Open(size)
+		if f.Whole() != whole || f.Snapshot() != (Snapshot{Size: size, Readers: 1, Whole: whole}) {
+			t.Errorf("of %d bytes: %v, %+v", size, f.Whole(), f.Snapshot())
+		}
+		f.Add(0, 1)
+		f.Add(3, 5)
+		if s := f.Snapshot(); s.Bytes != 3 || s.Extents != 2 {
+			t.Errorf("%+v", s)
+		}
+		r.Close()
+	}
+	f := New(nil, nil)
+	f.Open(10)
+	defer f.Join(Want{1, 10}).Close()
+	if f.Whole() {
+		t.Error("a part is the whole")
+	}
+	f.Join(Want{0, 10}).Close()
+	if !f.Whole() {
+		t.Error("a range of all is not the whole")
+	}
+}

@@ -32,11 +32,10 @@ func (f *Flight) Join(asks ...Want) *Reader {
 		return nil
 	}
 	r := &Reader{f: f, asks: asks}
-	if len(asks) == 0 {
-		f.whole = true
-	} else {
+	if len(asks) > 0 {
 		r.from, r.at = asks[0].Off, asks[0].Off
 	}
+	f.whole = f.whole || f.wholeLocked(r)
 	f.readers[r] = struct{}{}
 	f.poke()
 	return r

@@ -154,6 +154,10 @@ func (c *collector) cache(ch out, ups []upstream.Stats) {
 	ch.gauge(d.rebuildHashed, float64(s.Rebuild.Hashed))
 	ch.gauge(d.rebuildDamaged, float64(s.Rebuild.Damaged))
 	c.failures(ch, s, ups)
+	for _, u := range ups {
+		ch.counter(d.rangeAsked, float64(s.RangeAsked[u.Name]), u.Name)
+		ch.counter(d.rangeFetched, float64(s.RangeFetched[u.Name]), u.Name)
+	}
 }
 
 // failures are those of upstreams that the cache has seen.

@@ -38,7 +38,8 @@ func sources() Sources {
 			}
 		},
 		Cache: func() cache.Stats {
-			return cache.Stats{Bytes: 10, Limit: 100, Blobs: 2, Degraded: "full", StaleServed: map[string]uint64{"docker.io": 5}}
+			return cache.Stats{Bytes: 10, Limit: 100, Blobs: 2, Degraded: "full", StaleServed: map[string]uint64{"docker.io": 5},
+				RangeAsked: map[string]uint64{"docker.io": 64}, RangeFetched: map[string]uint64{"docker.io": 1 << 20}}
 		},
 		Listener: func() listener.Stats { return listener.Stats{Connections: 4, Limit: 384} },
 		Upstreams: func() []upstream.Stats {
@@ -81,6 +82,10 @@ func TestNamesAndValues(t *testing.T) {
 		cistern_fills_in_flight 0
 		cistern_flight_readers 0
 		cistern_fill_resumed_bytes_total 0
+		cistern_range_asked_bytes_total{upstream="docker.io"} 64
+		cistern_range_asked_bytes_total{upstream="ghcr.io"} 0
+		cistern_range_fetched_bytes_total{upstream="docker.io"} 1.048576e+06
+		cistern_range_fetched_bytes_total{upstream="ghcr.io"} 0
 		cistern_unverified_sent_bytes_total 0
 		cistern_verify_failures_total{upstream="docker.io"} 1
 		cistern_verify_failures_total{upstream="ghcr.io"} 0
