@@ -45,6 +45,7 @@ type Options struct {
 	Limit         int64                    // allocated bytes of everything in Dir; 0: no cap
 	MinFree       func(fsSize int64) int64 // bytes to leave free on Dir's file system; nil: 0
 	StopAbandoned bool                     // stop a fill when its last reader leaves; it can be resumed
+	FillsKept     time.Duration            // of a fill that stopped and that nobody touches; 0: until its space is wanted
 	HotBytes      int64                    // of small objects in memory; 0: 16 MiB
 	Log           *zap.Logger              // nil: none
 

@@ -31,12 +31,17 @@ func (c *Cache) evict() {
 	defer c.loops.Done()
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
 	var crowd crowd
+	c.sweep(time.Now())
 	for {
 		select {
 		case <-c.store.Pressure():
 		case <-t.C:
 			c.say(&crowd)
+		case now := <-sweep.C:
+			c.sweep(now)
 		case <-c.stop:
 			return
 		}
@@ -74,16 +79,24 @@ func (c *Cache) evictSome() (more bool) {
 // dropLeftover removes one fill that stopped and that nobody goes on with.
 func (c *Cache) dropLeftover() bool {
 	for d := range c.store.Fills() {
-		if c.claim(d) && c.dropOne(d) { // else it goes on, or stays
+		if c.dropOne(d, time.Time{}) {
 			return true
 		}
 	}
 	return false
 }
 
-// dropOne is for who has the claim, which it gives back.
-func (c *Cache) dropOne(d oci.Digest) bool {
+// dropOne removes a fill that stopped, unless it goes on, or has ended since it was
+// met, or was touched since, if that is not zero.
+func (c *Cache) dropOne(d oci.Digest, since time.Time) bool {
+	if !c.claim(d) {
+		return false
+	}
 	defer c.release(d)
+	touched, kept := c.store.Touched(d)
+	if !kept || !since.IsZero() && !touched.Before(since) {
+		return false
+	}
 	if err := c.store.DropKept(d); err != nil {
 		c.diskFailed("evicting an unfinished fill", err)
 		return false

@@ -74,6 +74,8 @@ type Cache struct {
 	MinFree MinFree
 	// StopAbandoned is true if a fill that lost its last reader is stopped (abandoned_fills: stop) rather than finished.
 	StopAbandoned bool
+	// FillsKept is how long a fill that stopped is kept when nobody touches it; 0 means until its space is wanted.
+	FillsKept time.Duration
 }
 
 // MinFree is a floor of free space: bytes, or a share of the file system. The zero value is no floor.

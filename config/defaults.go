@@ -22,6 +22,8 @@ const (
 	DefaultMaxSize int64 = 50 << 30
 	// DefaultMinFree is the free-space floor, 1 GiB: room for others to log and for a person to log in and clean up.
 	DefaultMinFree int64 = 1 << 30
+	// DefaultFillsKept is how long an unfinished fill waits for somebody to go on with it.
+	DefaultFillsKept = 72 * time.Hour
 	// DefaultUpstreamName answers requests that name no upstream, if it is configured.
 	DefaultUpstreamName = "docker.io"
 	// DefaultTagFresh is how long a tag is served without a check upstream where no rule matches it.

@@ -43,6 +43,7 @@ func cacheFields() fields {
 		"max_size":        (*loader).cacheSize,
 		"min_free":        func(l *loader, v value) { set(l, v, &l.cfg.Cache.MinFree, parseMinFree) },
 		"abandoned_fills": (*loader).abandonedFills,
+		"fills_kept":      func(l *loader, v value) { set(l, v, &l.cfg.Cache.FillsKept, parseDuration) },
 	}
 }
 

@@ -51,7 +51,7 @@ func newLoader(s Sources) *loader {
 			Listen:    DefaultListen,
 			Admin:     Admin{Listen: DefaultAdminListen},
 			Log:       Log{Level: DefaultLogLevel},
-			Cache:     Cache{MinFree: MinFree{Bytes: DefaultMinFree}},
+			Cache:     Cache{MinFree: MinFree{Bytes: DefaultMinFree}, FillsKept: DefaultFillsKept},
 			Upstreams: wellKnown(),
 		},
 		flawed:        map[string]bool{},

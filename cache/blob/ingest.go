@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"cistern/internal/durable"
 	"cistern/internal/oci"
@@ -185,7 +186,7 @@ func (s *Store) KeptPieces(d oci.Digest) bool { return s.keptFile(d).pieces }
 
 // keptAs describes a file in fills/.
 func (s *Store) keptAs(fi fs.FileInfo) keptFile {
-	return keptFile{size: fi.Size(), allocated: s.allocated(fi), public: fi.Mode()&fs.ModeSticky != 0}
+	return keptFile{size: fi.Size(), allocated: s.allocated(fi), public: fi.Mode()&fs.ModeSticky != 0, touched: fi.ModTime()}
 }
 
 // takeKept forgets a kept file and gives the bytes that it was counted with.
@@ -302,7 +303,7 @@ func (in *Ingest) Keep() error {
 	}
 	in.ended = true
 	k := in.store.keptAs(fi)
-	k.own, k.allocated = true, in.store.allocatedOf(fi, in.bytes.Load())
+	k.own, k.touched, k.allocated = true, time.Now(), in.store.allocatedOf(fi, in.bytes.Load())
 	if in.sparse() {
 		k.pieces, k.allocated = true, k.allocated+sideSize(in.pieces.size)
 		if err := in.pieces.close(); err != nil {
@@ -339,7 +340,7 @@ func (in *Ingest) unlink(allocated int64) error {
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrNotExist): // it lies there still
 		s.mu.Lock()
-		s.kept[in.d] = keptFile{size: in.Len(), allocated: allocated}
+		s.kept[in.d] = keptFile{size: in.Len(), allocated: allocated, touched: time.Now()}
 		s.mu.Unlock()
 		in.room.end(allocated)
 		return diskError("abort fill "+in.d.String(), err)

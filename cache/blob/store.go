@@ -71,8 +71,9 @@ type Store struct {
 type keptFile struct {
 	size, allocated int64
 	public          bool
-	pieces          bool // its piece state lies beside it
-	own             bool // this process wrote it
+	pieces          bool      // its piece state lies beside it
+	own             bool      // this process wrote it
+	touched         time.Time // when it was written to, or this process let go of it
 }
 
 type counters struct {

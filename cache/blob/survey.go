@@ -64,7 +64,12 @@ func (s *Store) surveyTree(tree string) error {
 
 // and is the two files of one fill together, in whatever order they are met.
 func (k keptFile) and(other keptFile) keptFile {
-	return keptFile{k.size + other.size, k.allocated + other.allocated, k.public || other.public, k.pieces || other.pieces, false}
+	k.size, k.allocated = k.size+other.size, k.allocated+other.allocated
+	k.public, k.pieces = k.public || other.public, k.pieces || other.pieces
+	if other.touched.After(k.touched) {
+		k.touched = other.touched
+	}
+	return k
 }
 
 // shards calls f for each shard folder of a tree; a tree that is missing has none.
@@ -145,6 +150,29 @@ func (s *Store) Fills() iter.Seq2[oci.Digest, int64] {
 			}
 		}
 	}
+}
+
+// Untouched gives what Fills yields, as far as nobody has touched it since: it was
+// not written to, going by its modification time, and this process did not go on
+// with it. It reads memory, too.
+func (s *Store) Untouched(since time.Time) (ds []oci.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for d, k := range s.kept {
+		if k.touched.Before(since) {
+			ds = append(ds, d)
+		}
+	}
+	return ds
+}
+
+// Touched is when a fill that is kept was touched last, as Untouched has it; false
+// if none is kept.
+func (s *Store) Touched(d oci.Digest) (at time.Time, kept bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k, kept := s.kept[d]
+	return k.touched, kept
 }
 
 // Blobs walks blobs/ and yields the files of one folder after the other, in the

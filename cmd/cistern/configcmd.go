@@ -81,6 +81,7 @@ func configText(c *config.Config) string {
 		abandoned = "stop"
 	}
 	y.key("  ", "abandoned_fills", abandoned)
+	y.key("  ", "fills_kept", c.Cache.FillsKept.String())
 	y.key("", "default_upstream", c.DefaultUpstream)
 	y.section("upstreams")
 	for _, u := range c.Upstreams {

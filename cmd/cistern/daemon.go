@@ -95,7 +95,7 @@ func (d *daemon) openCache() (err error) {
 		d.looseDir = true
 	}
 	d.cache, err = cache.Open(cache.Options{
-		Dir: c.Dir, Limit: c.MaxSize, MinFree: c.MinFree.Of, StopAbandoned: c.StopAbandoned, Log: d.log.Logger,
+		Dir: c.Dir, Limit: c.MaxSize, MinFree: c.MinFree.Of, StopAbandoned: c.StopAbandoned, FillsKept: c.FillsKept, Log: d.log.Logger,
 	})
 	switch {
 	case err == nil:
