@@ -99,7 +99,9 @@ func lived(t *testing.T, dir string, data []byte, streams int, acts []act) error
 	l.mu.Lock()
 	l.next = nil
 	l.mu.Unlock()
-	l.from.sick, l.from.refuse = false, nil
+	l.from.mu.Lock()
+	l.from.sick = false
+	l.from.mu.Unlock()
 	for tries := 0; ; tries++ { // a lie may lie on disk, and is found out when all is there
 		got, _, err := l.get(repo, l.d)
 		if err == nil && bytes.Equal(got, data) {
