@@ -98,7 +98,8 @@ func (c *Cache) follow(ctx context.Context, repo *Repository, d oci.Digest, asks
 }
 
 // join becomes a reader of the fill of d, or of one that it starts. It leads if
-// more is fetched for it than for others before. r is nil if that is just coming to its end, f if the cache closes.
+// more is fetched for it than for others before. r is nil if that is just coming to
+// its end, f if the cache closes.
 func (c *Cache) join(repo *Repository, d oci.Digest, asks []Range) (f *fill, r *flight.Reader, lead bool) {
 	f, ok := c.flights.Join(d, func() (*fill, bool) {
 		if !c.begin() {

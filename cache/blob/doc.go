@@ -10,9 +10,11 @@
 //	clean                      there only while no process runs and the last one stopped in order
 //	boot                       the kernel's boot id and the device of the last process that settled its fills
 //	fills/sha256/ab/<hex>      growing and just-finished files
+//	fills/sha256/ab/<hex>.pieces
+//	                           what is there of one that is not written in order, or is synced while it grows
 //	blobs/sha256/ab/<hex>      whole blobs; the caller has a record of each
 //
-// A file goes Create, Write ..., Commit (readable at once, from fills/), Sync
+// A file goes Create, Write or WriteAt ..., Commit (readable at once, from fills/), Sync
 // (on stable storage), then the caller's record, then Promote (into blobs/).
 // Only Sync waits for the disk. A crash at any point leaves files without a
 // record in fills/, never a record without its bytes.

@@ -24,8 +24,8 @@ import (
 //	       \       \-> failed
 //	        \--------> failed
 //
-// and is safe for concurrent use. One goroutine writes (Open, Advance, Done,
-// Fail, Reject, and in the end Leave), any number read.
+// and is safe for concurrent use. One goroutine writes (Open, Done, Fail, Reject,
+// Retire, and in the end Leave), any number add to it and read.
 //
 // The last byte is held back until Done, so that no reader can complete the
 // content before its digest was found right (P 4.71).
