@@ -311,8 +311,11 @@ func (p *fetch) look() {
 	_, others := p.plan.count()
 	n, _ := p.pace.streams(p.most)
 	long := p.plan.longest()
-	busy := p.whole && others >= n && long != nil && long.end-long.at > maxSegment
-	p.pace.look(time.Now(), p.most, busy)
+	left := int64(0)
+	if p.whole && others >= n && long != nil && long.end-long.at > maxSegment {
+		left = long.end - long.at
+	}
+	p.pace.look(time.Now(), p.most, left)
 }
 
 // tend hashes what came out of order, and has large fills synced. It tells whether

@@ -16,6 +16,8 @@ const (
 	// enough is a rate at which no more streams are tried, in bytes per second: each
 	// trial takes a part from a stream that may be bringing it already.
 	enough = 64e6
+	// worth is for how long a stream must have work left for it to be worth a trial.
+	worth = 2 * time.Second
 	// pays is by how much more streams must raise the host's rate to be kept.
 	pays = 0.2
 	// doubtAgain is how long streams that did not pay are not tried again; each
@@ -138,10 +140,10 @@ func (p *pace) less(now time.Time) {
 	p.giveUp(now)
 }
 
-// look looks at the rate, if it is time to. most bounds the streams of a blob;
-// busy tells whether the fill that looks has all of its streams at work, and could
-// use more.
-func (p *pace) look(now time.Time, most int, busy bool) {
+// look looks at the rate, if it is time to. most bounds the streams of a blob; left
+// is what others could take from a stream of the fill that looks, 0 if not all of
+// its streams are at work.
+func (p *pace) look(now time.Time, most int, left int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	past := now.Sub(p.looked)
@@ -158,7 +160,7 @@ func (p *pace) look(now time.Time, most int, busy bool) {
 	switch {
 	case p.tried:
 		p.judge(now, rate, last)
-	case busy && !p.whole && 2*p.n <= most && last > 0 && rate < enough && near(rate, last) && now.After(p.until):
+	case float64(left) > rate*worth.Seconds() && !p.whole && 2*p.n <= most && last > 0 && rate < enough && near(rate, last) && now.After(p.until):
 		p.n, p.tried, p.before, p.looks = 2*p.n, true, max(rate, last), 0
 	}
 }

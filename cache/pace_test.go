@@ -16,7 +16,7 @@ func (l line) drive(p *pace, now time.Time, d time.Duration, fills, most int) (i
 		n, _ = p.streams(most)
 		p.got(int(min(l.all, l.each*float64(n*fills)) * 0.02))
 		for range fills {
-			p.look(now, most, true)
+			p.look(now, most, 1<<40)
 		}
 	}
 	return n, now
@@ -72,7 +72,7 @@ func TestPaceOfOthers(t *testing.T) {
 	for i := range 100 {
 		p.got([]int{100_000, 300_000}[i%2])
 		now = now.Add(lookEvery)
-		p.look(now, 8, true)
+		p.look(now, 8, 1<<40)
 		if n, _ := p.streams(8); n != 1 {
 			t.Fatalf("%d streams on a rate that swings", n)
 		}
@@ -80,9 +80,17 @@ func TestPaceOfOthers(t *testing.T) {
 	for range 20 {
 		p.got(1_000_000)
 		now = now.Add(time.Second)
-		p.look(now, 8, true)
+		p.look(now, 8, 1<<40)
 		if n, _ := p.streams(8); n != 1 {
 			t.Fatalf("%d streams on the first look after a pause", n)
+		}
+	}
+	for range 20 {
+		p.got(1_000_000)
+		now = now.Add(lookEvery)
+		p.look(now, 8, 19_000_000)
+		if n, _ := p.streams(8); n != 1 {
+			t.Fatalf("%d streams for what comes within two seconds", n)
 		}
 	}
 	n, now := line{1e6, 20e6}.drive(p, now, 5*time.Second, 1, 8)
