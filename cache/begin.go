@@ -3,7 +3,7 @@ package cache
 import (
 	"errors"
 
-	"cistern/cache/blob"
+	"cistern/cache/flight"
 	"cistern/internal/oci"
 )
 
@@ -44,23 +44,20 @@ func (c *Cache) openRest(f *fill, left *leftover) (*stream, *leftover, error) {
 
 // has tells whether a leftover holds all that is asked for.
 func (l *leftover) has(asks []Range) bool {
-	there := l.in.Ranges()
+	var there flight.Extents
+	for _, r := range l.in.Ranges() {
+		there.Add(r.Off, r.End)
+	}
 	for _, a := range asks {
-		if !holds(there, a) {
+		if end := a.End; end < 0 || !there.Holds(a.Off, min(end, l.in.Size())) {
 			return false
 		}
 	}
 	return len(asks) > 0
 }
 
-func holds(there []blob.Range, a Range) bool {
-	for _, r := range there {
-		if r.Off <= a.Off && a.End >= 0 && a.End <= r.End {
-			return true
-		}
-	}
-	return false
-}
+// beyond is an offset in no blob: no more can be added to it.
+const beyond = 1 << 62
 
 // openFirst opens a blob of which nothing is here: the pieces that the first reader
 // is after, by a closed range, or all of it, of a host that pays several streams
@@ -70,10 +67,14 @@ func (c *Cache) openFirst(f *fill) (*stream, error) {
 	s.back = true
 	switch {
 	case len(f.asks) > 0:
-		s.off = f.asks[0].Off / blob.PieceSize * blob.PieceSize
+		off, end := f.asks[0].Off, f.asks[0].End
+		if off > beyond {
+			return c.askSize(f)
+		}
+		s.off, _ = aligned(off, 0)
 		s.upto = s.off + maxSegment
-		if end := f.asks[0].End; end >= 0 && end < s.upto {
-			s.upto = (end + blob.PieceSize - 1) / blob.PieceSize * blob.PieceSize
+		if end >= 0 && end < s.upto {
+			_, s.upto = aligned(0, end)
 		}
 	case c.paces.probable(f.repo.Upstream, f.repo.streams()) > 1:
 		s.upto = firstSegment

@@ -33,14 +33,14 @@ type fetch struct {
 	in    *blob.Ingest
 	sum   *prefix
 	saved *saver
-	most  int   // streams
-	pace  *pace // of the host; nil: not known yet
+	most  int // streams
 
-	mu   sync.Mutex // guards plan
-	plan plan
+	ended chan *job
+	wake  chan struct{} // capacity 1: it is worth another look
 
-	ended    chan *job
-	wake     chan struct{} // capacity 1: there is something to be synced
+	mu       sync.Mutex // guards all below
+	plan     plan
+	pace     *pace // of the host; nil: not known yet
 	failures int
 	whole    bool // all of it is wanted
 }
@@ -124,8 +124,12 @@ func (p *fetch) busy() bool {
 	return !p.c.o.StopAbandoned && (p.whole || len(p.plan.jobs) > 0)
 }
 
-// next starts what is to be fetched next.
+// next starts what is to be fetched next: nothing once the readers have been told to
+// go on without.
 func (p *fetch) next() error {
+	if p.f.Ended() {
+		return nil
+	}
 	wants, whole := p.f.Wants()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -194,7 +198,8 @@ func (p *fetch) open(j *job) error {
 // of a fill that is not written in order beside it; mu is held.
 func (p *fetch) room(j *job) error {
 	if j.at != p.f.From(0) || len(p.plan.jobs) > 0 {
-		if err := errors.Join(p.in.Track(p.plan.size), p.in.Sparse(p.f.ctx)); err != nil {
+		p.in.Track(p.plan.size)
+		if err := p.in.Sparse(p.f.ctx); err != nil {
 			return p.unback(err)
 		}
 	}

@@ -79,12 +79,7 @@ func (c *Cache) follow(ctx context.Context, repo *Repository, d oci.Digest, asks
 	case f == nil:
 		return nil, errClosed
 	case r == nil:
-		select {
-		case <-f.gone:
-			return nil, nil
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
+		return nil, f.over(ctx)
 	}
 	boarded := false
 	defer func() {
@@ -95,6 +90,16 @@ func (c *Cache) follow(ctx context.Context, repo *Repository, d oci.Digest, asks
 	content, err := c.board(ctx, f, r, repo, lead)
 	boarded = content != nil
 	return content, err
+}
+
+// over waits until another fill of the digest may begin.
+func (f *fill) over(ctx context.Context) error {
+	select {
+	case <-f.gone:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // join becomes a reader of the fill of d, or of one that it starts. It leads if

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -218,6 +219,11 @@ func TestLazyOutside(t *testing.T) {
 	d := o.put(data)
 	content, err := c.Blob(t.Context(), o.repo("a"), d, Range{Off: 7 * mib, End: 8 * mib})
 	if err != nil || content.Size != 3*mib {
+		t.Fatalf("%+v, %v", content, err)
+	}
+	content.Close()
+	far := o.put(noise(2*mib, 94))
+	if content, err = c.Blob(t.Context(), o.repo("a"), far, Range{Off: math.MaxInt64 - 5, End: -1}); err != nil || content.Size != 2*mib {
 		t.Fatalf("%+v, %v", content, err)
 	}
 	content.Close()

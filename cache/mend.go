@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"hash"
@@ -94,12 +93,7 @@ func (r *Reader) goOn() (bool, error) {
 	case f == nil:
 		return false, errClosed
 	case follower == nil:
-		select {
-		case <-f.gone:
-			return false, nil
-		case <-r.ctx.Done():
-			return false, context.Cause(r.ctx)
-		}
+		return false, f.over(r.ctx)
 	}
 	size, err := f.Size(r.ctx)
 	switch {

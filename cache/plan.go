@@ -93,9 +93,13 @@ func (p *plan) pieces(w flight.Want) (off, end int64, more bool) {
 	if most := w.Off + 2*maxSegment; end > most {
 		end, more = most, true
 	}
-	off = w.Off / blob.PieceSize * blob.PieceSize
-	end = (end + blob.PieceSize - 1) / blob.PieceSize * blob.PieceSize
+	off, end = aligned(w.Off, end)
 	return off, min(end, p.size), more
+}
+
+// aligned is the whole pieces that [off, end) touches.
+func aligned(off, end int64) (int64, int64) {
+	return off / blob.PieceSize * blob.PieceSize, (end + blob.PieceSize - 1) / blob.PieceSize * blob.PieceSize
 }
 
 // cede has a stream that is far before off leave that, and what follows, to
@@ -132,9 +136,10 @@ func (p *plan) sweep(n int, try bool) *job {
 	}
 	segment := p.segment(n)
 	if try {
-		off, end = (long.end-segment)/blob.PieceSize*blob.PieceSize, long.end
+		off, _ = aligned(long.end-segment, 0)
+		end = long.end
 	} else {
-		off = (long.at + segment + blob.PieceSize - 1) / blob.PieceSize * blob.PieceSize
+		_, off = aligned(0, long.at+segment)
 		end = min(long.end, off+segment)
 	}
 	long.end = off

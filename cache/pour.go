@@ -139,8 +139,8 @@ func (c *Cache) createFor(f *fill, s *stream) (in *blob.Ingest, err error) {
 	if err != nil || !part {
 		return in, err
 	}
-	err = in.Track(s.size)
-	if err == nil && s.body != nil {
+	in.Track(s.size)
+	if s.body != nil {
 		err = in.Extend(f.ctx, s.off, s.last()-s.off)
 	}
 	if err == nil && s.off > 0 {

@@ -52,9 +52,7 @@ func (s *saver) step(have, size int64) error {
 		return nil
 	}
 	s.last = time.Now()
-	if err := s.in.Track(size); err != nil {
-		return err
-	}
+	s.in.Track(size)
 	s.due.Store(have + saveStep)
 	s.done = make(chan error, 1)
 	go func() {

@@ -71,16 +71,17 @@ type Policy struct {
 	RangeMiss    RangeMiss
 }
 
-// RangeMiss is what a range of a blob does that is not here (P 5.5).
-type RangeMiss uint8
+// RangeMiss is what a range of a blob does that is not here (P 5.5), in the words of
+// the configuration.
+type RangeMiss string
 
 const (
-	// RangeExtent fetches and keeps the pieces around it.
-	RangeExtent RangeMiss = iota
+	// RangeExtent fetches and keeps the pieces around it; so does "".
+	RangeExtent RangeMiss = "extent"
 	// RangeFill fetches the whole blob.
-	RangeFill
+	RangeFill RangeMiss = "fill"
 	// RangePass fetches what was asked for, for whoever asked, and keeps nothing.
-	RangePass
+	RangePass RangeMiss = "pass"
 )
 
 // TagRule is a rule of freshness.

@@ -24,7 +24,7 @@ func (h *Handler) blob(x *exchange) error {
 		}
 		return x.sendBlob(c)
 	}
-	c, err := h.cache.Blob(ctx, repo, d, asked(x.r, etag(d.String()))...)
+	c, err := h.cache.Blob(ctx, repo, d, asked(x.r, d)...)
 	if err != nil {
 		return err
 	}

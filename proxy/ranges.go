@@ -27,12 +27,12 @@ func (e *unsatisfiable) Error() string {
 // asked is what parts of a blob a request is after, of whatever size that is; nil:
 // all of it. Of a header that cannot be right it is the blob's first byte: enough
 // to learn the size for the answer.
-func asked(r *http.Request, etag string) (ranges []cache.Range) {
+func asked(r *http.Request, d oci.Digest) (ranges []cache.Range) {
 	lines := r.Header["Range"]
 	if lines == nil {
 		return nil
 	}
-	if is := r.Header["If-Range"]; is != nil && is[0] != etag {
+	if is := r.Header["If-Range"]; is != nil && is[0] != etag(d.String()) {
 		return nil
 	}
 	spec, ok := strings.CutPrefix(lines[0], "bytes=")
@@ -40,7 +40,7 @@ func asked(r *http.Request, etag string) (ranges []cache.Range) {
 		return nil
 	}
 	for item := range strings.SplitSeq(spec, ",") {
-		if r, ok := parseRange(strings.Trim(item, " \t")); ok {
+		if r, err := parseRange(strings.Trim(item, " \t")); err == nil && r != (cache.Range{}) {
 			ranges = append(ranges, r)
 		}
 	}
@@ -48,23 +48,6 @@ func asked(r *http.Request, etag string) (ranges []cache.Range) {
 		return []cache.Range{{Off: 0, End: 1}}
 	}
 	return ranges
-}
-
-// parseRange reads a single range of the form a-b, a- or -n.
-func parseRange(item string) (cache.Range, bool) {
-	first, last, ok := strings.Cut(item, "-")
-	a, aerr := position(first)
-	b, berr := position(last)
-	switch {
-	case !ok:
-	case first == "" && berr == nil && b > 0:
-		return cache.Range{Off: -b, End: -1}, true
-	case first != "" && aerr == nil && last == "":
-		return cache.Range{Off: a, End: -1}, true
-	case first != "" && aerr == nil && berr == nil && a <= b && b < math.MaxInt64:
-		return cache.Range{Off: a, End: b + 1}, true
-	}
-	return cache.Range{}, false
 }
 
 // filterRange prepares a request's Range header for http.ServeContent, which
@@ -102,31 +85,43 @@ func filterRange(r *http.Request, size int64) error {
 	return nil
 }
 
-// satisfiable tells whether a single range of the form a-b, a- or -n names at
-// least one byte. Numbers beyond 63 bits are beyond any blob.
+// satisfiable tells whether a single range names at least one byte.
 func satisfiable(item string, size int64) (bool, error) {
+	r, err := parseRange(item)
+	if r.Off < 0 {
+		return size > 0, err
+	}
+	return err == nil && r != (cache.Range{}) && r.Off < size, err
+}
+
+// parseRange reads a single range of the form a-b, a- or -n; the last of no bytes is
+// the zero Range. Numbers beyond 63 bits are beyond any blob.
+func parseRange(item string) (r cache.Range, err error) {
 	first, last, ok := strings.Cut(item, "-")
 	if !ok {
-		return false, errors.New("a range has no '-'")
+		return r, errors.New("a range has no '-'")
 	}
+	r.End = -1
 	if first == "" {
 		n, err := position(last)
-		return err == nil && n > 0 && size > 0, err
-	}
-	a, err := position(first)
-	if err != nil {
-		return false, err
-	}
-	if last != "" {
-		b, err := position(last)
-		if err != nil {
-			return false, err
+		if err != nil || n == 0 {
+			return cache.Range{}, err
 		}
-		if b < a {
-			return false, errors.New("a range ends before it starts")
-		}
+		r.Off = -n
+		return r, nil
 	}
-	return a < size, nil
+	if r.Off, err = position(first); err != nil || last == "" {
+		return r, err
+	}
+	b, err := position(last)
+	switch {
+	case err != nil:
+	case b < r.Off:
+		err = errors.New("a range ends before it starts")
+	case b < math.MaxInt64:
+		r.End = b + 1
+	}
+	return r, err
 }
 
 // position reads a byte position: digits only, no sign.

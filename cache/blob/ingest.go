@@ -25,18 +25,18 @@ const growStep = 8 * mib
 // Exactly one of Commit, Keep and Abort ends it; later calls of these do nothing,
 // so a deferred Abort is safe.
 type Ingest struct {
-	store  *Store
-	d      oci.Digest
-	file   durable.File
-	room   *Reservation
-	len    atomic.Int64 // of the file
-	bytes  atomic.Int64 // written
-	front  atomic.Int64 // how much of the beginning is there
-	pieces *pieces      // nil until Track
-	write  sync.RWMutex // held by who writes, and by Track against them
-	named  bool         // the names of its files are on stable storage
-	ahead  int64        // allocated up to here, where space is late
-	ended  bool
+	store   *Store
+	d       oci.Digest
+	file    durable.File
+	room    *Reservation
+	len     atomic.Int64 // of the file
+	bytes   atomic.Int64 // written
+	front   atomic.Int64 // how much of the beginning is there
+	pieces  *pieces      // nil until Track
+	writing sync.RWMutex // held by who writes, and by Track against them
+	named   bool         // the names of its files are on stable storage
+	ahead   int64        // allocated up to here, where space is late
+	ended   bool
 }
 
 // Create starts the fill of d from nothing; what lay there is dropped. It owns
@@ -113,8 +113,8 @@ func (s *Store) DropKept(d oci.Digest) error {
 // may be nothing. It owns r from here on, also when it fails. The bytes that are
 // there move from the used ones into the reservation: r is needed only for the
 // rest (Kept tells how much that leaves). Pieces that this boot has not written are
-// checked by their sums; whether a beginning without them can be trusted is for the caller to know
-// (SameBoot) and to prove (the digest).
+// checked by their sums; whether a beginning without them can be trusted is for the
+// caller to know (SameBoot) and to prove (the digest).
 func (s *Store) Resume(d oci.Digest, r *Reservation) (*Ingest, error) {
 	in, fi, err := s.reopen(d)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -213,8 +213,8 @@ func (in *Ingest) WriteAt(p []byte, off int64) (n int, err error) {
 			return 0, diskError("write fill "+in.d.String(), err)
 		}
 	}
-	in.write.RLock()
-	defer in.write.RUnlock()
+	in.writing.RLock()
+	defer in.writing.RUnlock()
 	n, err = in.file.WriteAt(p, off)
 	in.room.wrote(int64(n))
 	in.bytes.Add(int64(n))
@@ -223,7 +223,7 @@ func (in *Ingest) WriteAt(p []byte, off int64) (n int, err error) {
 		raise(&in.front, off+int64(n))
 	}
 	if err == nil && in.pieces != nil {
-		err = in.pieces.wrote(p, off, in.file)
+		err = in.pieces.wrote(p, off)
 	}
 	if err != nil {
 		in.store.counters.writeFailures.Add(1)
@@ -306,15 +306,13 @@ func (in *Ingest) Keep() error {
 	k.own, k.touched, k.allocated = true, time.Now(), in.store.allocatedOf(fi, in.bytes.Load())
 	if in.sparse() {
 		k.pieces, k.allocated = true, k.allocated+sideSize(in.pieces.size)
-		if err := in.pieces.close(); err != nil {
-			return diskError("keep fill "+in.d.String(), err)
-		}
+		err = in.pieces.close()
 	}
 	in.store.mu.Lock()
 	in.store.kept[in.d] = k
 	in.store.mu.Unlock()
 	in.room.end(k.allocated)
-	return diskError("keep fill "+in.d.String(), in.file.Close())
+	return diskError("keep fill "+in.d.String(), errors.Join(err, in.file.Close()))
 }
 
 // Abort ends a fill and unlinks it. Its space is free at once, or when the last

@@ -45,7 +45,7 @@ const (
 	missing pieceState = iota
 	landed             // written
 	synced             // on stable storage
-	begun              // not whole
+	begun              // not whole, or without a sum
 )
 
 // forming is a piece that is being written. Its checksum goes along as long as
@@ -53,7 +53,7 @@ const (
 type forming struct {
 	got   int64 // bytes
 	sum   uint32
-	unsum bool // without a sum: it is read again for that
+	unsum bool // without a sum: it is read again for that before it is synced
 	holes bool // not in order
 }
 
@@ -68,9 +68,8 @@ func (ps *pieces) span(i int) (off, end int64) {
 }
 
 // wrote notes bytes written at off. They are written once only, and those of one
-// piece by one goroutine at a time. file is read for the checksum of a piece that did
-// not come in order.
-func (ps *pieces) wrote(p []byte, at int64, file io.ReaderAt) error {
+// piece by one goroutine at a time.
+func (ps *pieces) wrote(p []byte, at int64) error {
 	for len(p) > 0 && at < ps.size {
 		i := int(at / PieceSize)
 		off, end := ps.span(i)
@@ -79,7 +78,7 @@ func (ps *pieces) wrote(p []byte, at int64, file io.ReaderAt) error {
 		if !f.unsum { // not under the lock: others have pieces of their own
 			f.sum = crc32.Update(f.sum, castagnoli(), part)
 		}
-		if err := ps.add(i, f, int64(len(part)), file); err != nil {
+		if err := ps.add(i, f, int64(len(part))); err != nil {
 			return err
 		}
 		p, at = p[len(part):], at+int64(len(part))
@@ -102,36 +101,26 @@ func (ps *pieces) form(i int, at int64) *forming {
 }
 
 // add notes n more bytes of a piece.
-func (ps *pieces) add(i int, f *forming, n int64, file io.ReaderAt) error {
+func (ps *pieces) add(i int, f *forming, n int64) error {
 	off, end := ps.span(i)
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	f.got += n
 	switch {
-	case f.got == end-off:
-		return ps.land(i, f, file)
-	case f.holes:
+	case f.got == end-off && !f.unsum:
+		ps.all[i] = piece{f.sum, landed}
+	case f.got == end-off || !f.holes:
+		ps.all[i] = piece{uint32(f.got), begun}
+	default:
 		return nil
 	}
-	ps.all[i] = piece{uint32(f.got), begun}
+	if f.got == end-off {
+		delete(ps.forming, i)
+	}
 	return ps.write(i)
 }
 
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
-
-// land notes that a piece is whole; mu is held.
-func (ps *pieces) land(i int, f *forming, file io.ReaderAt) error {
-	sum := f.sum
-	if f.unsum {
-		var err error
-		if sum, err = ps.read(i, file); err != nil {
-			return err
-		}
-	}
-	delete(ps.forming, i)
-	ps.all[i] = piece{sum, landed}
-	return ps.write(i)
-}
 
 // read gives the checksum of a piece as it is in the file.
 func (ps *pieces) read(i int, file io.ReaderAt) (uint32, error) {
@@ -296,29 +285,55 @@ func (s *Store) loadPieces(d oci.Digest) (*pieces, error) {
 	return ps, err
 }
 
-// syncable gives the pieces that have landed and are not synced.
-func (ps *pieces) syncable() (is []int) {
+// syncable gives the pieces that are whole and not synced. Those without a sum are
+// read for it first.
+func (ps *pieces) syncable(file io.ReaderAt) ([]int, error) {
+	is, unsummed := ps.whole()
+	for _, i := range unsummed {
+		sum, err := ps.read(i, file)
+		if err == nil {
+			err = ps.set(i, func(p *piece) { *p = piece{sum, landed} })
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return append(is, unsummed...), nil
+}
+
+// whole gives the pieces that have landed, and those that have no sum yet.
+func (ps *pieces) whole() (summed, unsummed []int) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	for i, p := range ps.all {
-		if p.state == landed {
-			is = append(is, i)
+		off, end := ps.span(i)
+		switch {
+		case p.state == landed:
+			summed = append(summed, i)
+		case p.state == begun && int64(p.sum) == end-off:
+			unsummed = append(unsummed, i)
 		}
 	}
-	return is
+	return summed, unsummed
 }
 
-// markSynced notes, durably, that pieces are on stable storage.
+// markSynced notes, durably, that pieces are on stable storage. Whoever writes others
+// does not wait for the disk.
 func (ps *pieces) markSynced(is []int) error {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
 	for _, i := range is {
-		ps.all[i].state = synced
-		if err := ps.write(i); err != nil {
+		if err := ps.set(i, func(p *piece) { p.state = synced }); err != nil {
 			return err
 		}
 	}
 	return ps.side.Sync()
+}
+
+// set changes a piece.
+func (ps *pieces) set(i int, change func(*piece)) error {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	change(&ps.all[i])
+	return ps.write(i)
 }
 
 // close closes the file, if there is one.

@@ -11,31 +11,27 @@ import (
 )
 
 // Track has the fill know its pieces from now on; size is the blob's. What was
-// written before was written in order. It waits for who writes at the moment.
-func (in *Ingest) Track(size int64) error {
-	in.write.Lock()
-	defer in.write.Unlock()
+// written before was written in order. It waits for who writes at the moment, and
+// reads nothing.
+func (in *Ingest) Track(size int64) {
+	in.writing.Lock()
+	defer in.writing.Unlock()
 	if in.pieces != nil {
-		return nil
+		return
 	}
 	ps := newPieces(size)
-	for i := range ps.all { // what was written before
+	for i := range ps.all {
 		off, end := ps.span(i)
-		if end > in.Len() {
-			if got := in.Len() - off; got > 0 {
-				ps.forming[i] = &forming{got: got, unsum: true}
-				ps.all[i] = piece{uint32(got), begun}
-			}
+		got := min(end, in.Len()) - off
+		if got <= 0 {
 			break
 		}
-		sum, err := ps.read(i, in.file)
-		if err != nil {
-			return diskError("read fill "+in.d.String(), err)
+		ps.all[i] = piece{uint32(got), begun}
+		if got < end-off {
+			ps.forming[i] = &forming{got: got, unsum: true}
 		}
-		ps.all[i] = piece{sum, landed}
 	}
 	in.pieces = ps
-	return nil
 }
 
 // Sparse has the piece state be kept in a file beside the fill, before the first
@@ -86,15 +82,15 @@ func (in *Ingest) sparse() bool {
 //	[open(pieces) pwrite] fsync(fill) pwrite(pieces)... fsync(pieces)
 //	open(folder) fsync close, the first time
 func (in *Ingest) SyncPieces(ctx context.Context) error {
-	is := in.pieces.syncable()
-	if len(is) == 0 {
-		return nil
+	is, err := in.pieces.syncable(in.file)
+	if err != nil || len(is) == 0 {
+		return diskError("read fill "+in.d.String(), err)
 	}
 	if err := in.Sparse(ctx); err != nil {
 		return err
 	}
 	s := in.store
-	err := in.file.Sync()
+	err = in.file.Sync()
 	s.counters.filesSynced.Add(1)
 	if err == nil {
 		err = in.pieces.markSynced(is)
@@ -163,10 +159,12 @@ func (ps *pieces) stands(i int, in *Ingest, check bool) bool {
 	off, end := ps.span(i)
 	switch p := ps.all[i]; {
 	case p.state == begun:
-		if check || off+int64(p.sum) > in.Len() || off+int64(p.sum) >= end {
+		if check || off+int64(p.sum) > min(end, in.Len()) {
 			return false // no sum covers it
 		}
-		ps.forming[i] = &forming{got: int64(p.sum), unsum: true}
+		if off+int64(p.sum) < end {
+			ps.forming[i] = &forming{got: int64(p.sum), unsum: true}
+		}
 		return true
 	case end > in.Len():
 		return false

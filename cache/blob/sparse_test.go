@@ -120,9 +120,7 @@ func (l *sparseLife) begin() {
 	if err := l.in.Reach(context.Background(), int64(len(l.data))); err != nil {
 		l.Fatal(err)
 	}
-	if err := l.in.Track(int64(len(l.data))); err != nil {
-		l.Fatal(err)
-	}
+	l.in.Track(int64(len(l.data)))
 	if err := l.in.Sparse(context.Background()); err != nil {
 		l.Fatal(err)
 	}

@@ -108,7 +108,7 @@ func (f *Flight) Add(off, end int64) {
 	defer f.mu.Unlock()
 	before := f.have.Bytes()
 	f.have.Add(off, end)
-	f.wakeParts(func(r *Reader) bool { return off <= r.at && r.at < end })
+	f.wakeParts(func(r *Reader) bool { return f.readable(r, r.at) > r.at })
 	if f.have.Bytes() == before || f.changed == nil || f.later != nil {
 		return
 	}

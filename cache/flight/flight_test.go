@@ -370,3 +370,33 @@ func TestWholeRange(t *testing.T) {
 		t.Error("a range of all is not the whole")
 	}
 }
+
+// TestPartOfUnknown: who wants a part of what has no size yet is woken by each step,
+// although the byte it waits for is there: any byte may be the last.
+func TestPartOfUnknown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := New(nil, nil)
+		f.Open(-1)
+		f.Add(0, 10)
+		r := f.Join(Want{5, 20})
+		defer r.Close()
+		ends := make(chan int64, 1)
+		go func() {
+			end, _ := r.Wait(t.Context(), 9)
+			ends <- end
+		}()
+		synctest.Wait()
+		f.Add(10, 12)
+		synctest.Wait()
+		select {
+		case end := <-ends:
+			if end != 11 {
+				t.Errorf("up to %d", end)
+			}
+		default:
+			t.Error("nobody woke it")
+			f.Fail(errBroken)
+		}
+	})
+}

@@ -29,7 +29,7 @@ func newUpstreams(list []config.Upstream, agent string, getenv func(string) stri
 			closeUpstreams(out)
 			return nil, err
 		}
-		policy := cache.Policy{StaleIfError: u.StaleIfError, MaxStreams: u.MaxStreams, RangeMiss: rangeMiss(u.RangeMiss)}
+		policy := cache.Policy{StaleIfError: u.StaleIfError, MaxStreams: u.MaxStreams, RangeMiss: cache.RangeMiss(u.RangeMiss)}
 		for _, r := range u.Tags {
 			policy.Tags = append(policy.Tags, cache.TagRule{Match: r.Match, Fresh: r.Fresh})
 		}
@@ -61,15 +61,4 @@ func rootCAs(file string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("ca_file: %s holds no PEM certificate", file)
 	}
 	return pool, nil
-}
-
-// rangeMiss is the cache's word for the configuration's.
-func rangeMiss(word string) cache.RangeMiss {
-	switch word {
-	case config.RangeFill:
-		return cache.RangeFill
-	case config.RangePass:
-		return cache.RangePass
-	}
-	return cache.RangeExtent
 }
