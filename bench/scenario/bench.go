@@ -292,3 +292,15 @@ func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond)
 
 // us converts to the unit of CPU per request.
 func us(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
+// inTurn does a cold round with each target, as often as there are to be.
+func (b *Bench) inTurn(ts []*peer.Target, round func(*peer.Target) error) error {
+	for range b.ColdRounds {
+		for _, t := range ts {
+			if err := round(t); err != nil {
+				return fmt.Errorf("%s: %w", t.Name, err)
+			}
+		}
+	}
+	return nil
+}

@@ -25,14 +25,7 @@ func (b *Bench) cold(ctx context.Context) error {
 	}
 	for _, v := range b.Variants {
 		err := b.with(ctx, v, b.proxies(v), func(o *peer.Origin, ts []*peer.Target) error {
-			for range b.ColdRounds {
-				for _, t := range ts {
-					if err := b.coldRound(ctx, o, ts, t, size); err != nil {
-						return fmt.Errorf("%s: %w", t.Name, err)
-					}
-				}
-			}
-			return nil
+			return b.inTurn(ts, func(t *peer.Target) error { return b.coldRound(ctx, o, ts, t, size) })
 		})
 		if err != nil {
 			return err

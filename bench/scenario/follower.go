@@ -25,12 +25,11 @@ func (b *Bench) follower(ctx context.Context) error {
 	for _, v := range b.Variants {
 		err := b.with(ctx, v, b.proxies(v), func(o *peer.Origin, ts []*peer.Target) error {
 			for _, leader := range leaders {
-				for range b.ColdRounds {
-					for _, t := range ts {
-						if err := b.follow(ctx, o, t, variantCase(o.Variant, leader.name), leader.sink); err != nil {
-							return fmt.Errorf("%s: %s: %w", t.Name, leader.name, err)
-						}
-					}
+				err := b.inTurn(ts, func(t *peer.Target) error {
+					return b.follow(ctx, o, t, variantCase(o.Variant, leader.name), leader.sink)
+				})
+				if err != nil {
+					return fmt.Errorf("%s: %w", leader.name, err)
 				}
 			}
 			return nil

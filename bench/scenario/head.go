@@ -21,14 +21,7 @@ func (b *Bench) head(ctx context.Context) error {
 	}
 	for _, v := range b.Variants {
 		err := b.with(ctx, v, b.proxies(v), func(o *peer.Origin, ts []*peer.Target) error {
-			for range b.ColdRounds {
-				for _, t := range ts {
-					if err := b.headRound(ctx, o, t, readers, size); err != nil {
-						return fmt.Errorf("%s: %w", t.Name, err)
-					}
-				}
-			}
-			return nil
+			return b.inTurn(ts, func(t *peer.Target) error { return b.headRound(ctx, o, t, readers, size) })
 		})
 		if err != nil {
 			return err

@@ -179,12 +179,9 @@ func (b *Bench) manySmall(ctx context.Context) error {
 	for _, v := range b.Variants {
 		err := b.apart(ctx, v, append(b.only(peer.Direct), b.proxies(v)...), func(o *peer.Origin, ts []*peer.Target) error {
 			for _, rtt := range []time.Duration{0, 20 * time.Millisecond} {
-				for range b.ColdRounds {
-					for _, t := range ts {
-						if err := b.smallBlobs(ctx, o, ts, t, manyCase(o.Variant, rtt), rtt); err != nil {
-							return fmt.Errorf("%s: rtt %s: %w", t.Name, rtt, err)
-						}
-					}
+				err := b.inTurn(ts, func(t *peer.Target) error { return b.smallBlobs(ctx, o, ts, t, manyCase(o.Variant, rtt), rtt) })
+				if err != nil {
+					return fmt.Errorf("rtt %s: %w", rtt, err)
 				}
 			}
 			return nil

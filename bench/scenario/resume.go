@@ -25,17 +25,12 @@ func (b *Bench) resume(ctx context.Context) error {
 	for _, v := range b.Variants {
 		names := slices.DeleteFunc(b.proxies(v), func(n string) bool { return n != peer.Cistern && n != peer.Floor })
 		err := b.with(ctx, v, names, func(o *peer.Origin, ts []*peer.Target) error {
-			for range b.ColdRounds {
-				for _, t := range ts {
-					if t.Cache == "" {
-						continue // somebody else's, which is not ours to kill
-					}
-					if err := b.killAndPull(ctx, o, t, size); err != nil {
-						return fmt.Errorf("%s: %w", t.Name, err)
-					}
+			return b.inTurn(ts, func(t *peer.Target) error {
+				if t.Cache == "" {
+					return nil // somebody else's, which is not ours to kill
 				}
-			}
-			return nil
+				return b.killAndPull(ctx, o, t, size)
+			})
 		})
 		if err != nil {
 			return err

@@ -32,7 +32,29 @@ func (s *Store) survey() error {
 			return diskError("look through "+tree, err)
 		}
 	}
+	for d, k := range s.kept {
+		if k.pieces {
+			k.allocated = s.sparseAllocated(d, k.allocated)
+			s.kept[d] = k
+		}
+		s.ledger.addUsed(k.allocated, false)
+		s.ledger.found(k.allocated)
+	}
 	return nil
+}
+
+// sparseAllocated is what a fill with piece state takes: less than its length says. As
+// much as that where it cannot be told.
+func (s *Store) sparseAllocated(d oci.Digest, most int64) int64 {
+	fi, err := s.fs.Lstat(place(fillsDir, d))
+	if err != nil {
+		return most
+	}
+	ps, err := s.loadPieces(d)
+	if ps == nil || err != nil {
+		return most
+	}
+	return most - s.allocated(fi) + s.allocatedOf(fi, ps.bytes())
 }
 
 func (s *Store) surveyTree(tree string) error {
@@ -52,11 +74,7 @@ func (s *Store) surveyTree(tree string) error {
 			k := s.keptAs(fi)
 			if strings.HasSuffix(fi.Name(), sideSuffix) {
 				k.size, k.pieces, k.public = 0, true, false
-			} else if ps, err := s.loadPieces(d); ps != nil && err == nil {
-				k.allocated = s.allocatedOf(fi, ps.bytes())
 			}
-			s.ledger.addUsed(k.allocated, false)
-			s.ledger.found(k.allocated)
 			s.kept[d] = s.kept[d].and(k)
 		})
 	})
