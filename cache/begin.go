@@ -16,7 +16,7 @@ func (c *Cache) openRest(f *fill, left *leftover) (*stream, *leftover, error) {
 		s, err := c.openFirst(f)
 		return s, nil, err
 	}
-	s := newStream(f.ctx, f.repo.Source, f.digest, 0, -1, left.in.Size())
+	s := newStream(f.ctx, f.repo.Source, f.may, f.digest, 0, -1, left.in.Size())
 	if left.public && s.size >= 0 && left.has(f.asks) {
 		return s, left, nil // and upstream is not asked
 	}
@@ -63,7 +63,7 @@ const beyond = 1 << 62
 // is after, by a closed range, or all of it, of a host that pays several streams
 // the first part of it.
 func (c *Cache) openFirst(f *fill) (*stream, error) {
-	s := newStream(f.ctx, f.repo.Source, f.digest, 0, -1, -1)
+	s := newStream(f.ctx, f.repo.Source, f.may, f.digest, 0, -1, -1)
 	s.back = true
 	switch {
 	case len(f.asks) > 0:
@@ -95,9 +95,9 @@ func (c *Cache) openFirst(f *fill) (*stream, error) {
 func (c *Cache) askSize(f *fill) (*stream, error) {
 	info, err := f.repo.Source.BlobInfo(f.ctx, f.digest)
 	if err != nil {
-		return newStream(f.ctx, f.repo.Source, f.digest, 0, -1, -1), err
+		return newStream(f.ctx, f.repo.Source, f.may, f.digest, 0, -1, -1), err
 	}
-	s := newStream(f.ctx, f.repo.Source, f.digest, 0, -1, info.Size)
+	s := newStream(f.ctx, f.repo.Source, f.may, f.digest, 0, -1, info.Size)
 	f.private = info.Private
 	if info.Size < 0 {
 		err = s.open()

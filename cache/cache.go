@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/singleflight"
 
+	"cistern/cache/bandwidth"
 	"cistern/cache/blob"
 	"cistern/cache/flight"
 	"cistern/cache/index"
@@ -46,6 +47,7 @@ type Options struct {
 	MinFree       func(fsSize int64) int64 // bytes to leave free on Dir's file system; nil: 0
 	StopAbandoned bool                     // stop a fill when its last reader leaves; it can be resumed
 	FillsKept     time.Duration            // of a fill that stopped and that nobody touches; 0: until its space is wanted
+	Bandwidth     *bandwidth.Limit         // of what comes of blobs from all upstreams together; nil: none
 	HotBytes      int64                    // of small objects in memory; 0: 16 MiB
 	Log           *zap.Logger              // nil: none
 
@@ -129,7 +131,11 @@ type counters struct {
 	byUpstream                                 sync.Map // upstream -> *upstreamCounters
 }
 
-type upstreamCounters struct{ verifyFailures, stale, rangeAsked, rangeFetched atomic.Uint64 }
+type upstreamCounters struct {
+	verifyFailures, stale, rangeAsked, rangeFetched atomic.Uint64
+
+	held atomic.Int64 // nanoseconds
+}
 
 // upstream gives the counters of an upstream; there are as many as there are
 // configured ones.
@@ -293,12 +299,13 @@ func (c *Cache) Stats() Stats {
 		Checkpoints: n.checkpoints.Load(), Unbacked: n.unbacked.Load(),
 		Mended: n.mended.Load(), Stalled: n.stalled.Load(), Damaged: n.damaged.Load(), Panics: n.panics.Load(),
 		VerifyFailures: map[string]uint64{}, StaleServed: map[string]uint64{},
-		RangeAsked: map[string]uint64{}, RangeFetched: map[string]uint64{},
+		RangeAsked: map[string]uint64{}, RangeFetched: map[string]uint64{}, Held: map[string]float64{},
 		Rebuild: c.rebuild.progress(),
 	}
 	n.byUpstream.Range(func(k, v any) bool {
 		name, u := k.(string), v.(*upstreamCounters)
 		s.VerifyFailures[name], s.StaleServed[name] = u.verifyFailures.Load(), u.stale.Load()
+		s.Held[name] = time.Duration(u.held.Load()).Seconds()
 		s.RangeAsked[name], s.RangeFetched[name] = u.rangeAsked.Load(), u.rangeFetched.Load()
 		return true
 	})

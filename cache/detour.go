@@ -52,7 +52,7 @@ func (r *Reader) around() *detour {
 		if s != nil {
 			s.end()
 		}
-		dt.s = newStream(r.ctx, r.src, f.digest, off, upto, r.size)
+		dt.s = newStream(r.ctx, r.repo.Source, r.may(), f.digest, off, upto, r.size)
 	}
 	return dt
 }

@@ -187,8 +187,8 @@ func (p *fetch) open(j *job) error {
 	if err := p.room(j); err != nil {
 		return err
 	}
-	j.s = newStream(p.f.ctx, p.f.repo.Source, p.f.digest, j.at, j.end, p.plan.size)
-	j.part = true
+	j.s = newStream(p.f.ctx, p.f.repo.Source, p.f.may, p.f.digest, j.at, j.end, p.plan.size)
+	j.s.first, j.part = j.wanted, true
 	j.s.near = len(p.plan.jobs) > 0
 	p.launch(j)
 	return nil
@@ -317,7 +317,7 @@ func (p *fetch) look() {
 	n, _ := p.pace.streams(p.most)
 	long := p.plan.longest()
 	left := int64(0)
-	if p.whole && others >= n && long != nil && long.end-long.at > maxSegment {
+	if p.whole && others >= n && !p.f.may.full() && long != nil && long.end-long.at > maxSegment {
 		left = long.end - long.at
 	}
 	p.pace.look(time.Now(), p.most, left)

@@ -41,6 +41,7 @@ type fill struct {
 	released atomic.Bool        // what lies in fills/ may be another's
 	gone     chan struct{}      // closed when another fill of the digest may begin
 
+	may    *allowance
 	began  time.Time
 	supply supply
 
@@ -158,7 +159,7 @@ func (c *Cache) board(ctx context.Context, f *fill, r *flight.Reader, repo *Repo
 		content.Bytes, content.follower = f.data, r
 		return content, nil
 	}
-	content.Reader = c.reader(ctx, f, r, repo.Source, size)
+	content.Reader = c.reader(ctx, f, r, repo, size)
 	content.Reader.ranges = c.rangesOf(f)
 	if content.Reader.unbacked() {
 		content.Outcome = OutcomePass
@@ -169,6 +170,7 @@ func (c *Cache) board(ctx context.Context, f *fill, r *flight.Reader, repo *Repo
 func (c *Cache) newFill(repo Repository, d oci.Digest, asks []Range, attempt int) *fill {
 	f := &fill{digest: d, repo: repo, asks: asks, attempt: attempt, began: time.Now(), gone: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(c.ctx)
+	f.may = c.allowance(&f.repo, func() bool { return f.Readers() > 0 })
 	f.Flight = flight.New(func() {
 		if f.Readers() == 0 {
 			f.dropSpare()

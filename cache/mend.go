@@ -100,7 +100,7 @@ func (r *Reader) goOn() (bool, error) {
 	case err == nil && size != r.size:
 		err = fmt.Errorf("upstream has %d bytes, and %d are cached: %w", size, r.size, oci.ErrCorrupt)
 	case err == nil:
-		r.fill, r.follower, r.src = f, follower, r.repo.Source
+		r.fill, r.follower = f, follower
 		r.c.stats.readers.Add(1)
 		if f.data == nil {
 			r.openFile()

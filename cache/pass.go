@@ -25,8 +25,8 @@ type passing struct {
 
 // passRange opens ranges of a blob past the cache.
 func (c *Cache) passRange(ctx context.Context, repo *Repository, d oci.Digest, asks []Range) (*Content, error) {
-	upto := asks[0].End
-	s := newStream(ctx, repo.Source, d, asks[0].Off, upto, -1)
+	upto, may := asks[0].End, c.allowance(repo, always)
+	s := newStream(ctx, repo.Source, may, d, asks[0].Off, upto, -1)
 	err := s.open()
 	if errors.Is(err, oci.ErrCorrupt) || err == nil && s.size < 0 { // it lies behind the end, perhaps
 		s.end()
@@ -34,14 +34,14 @@ func (c *Cache) passRange(ctx context.Context, repo *Repository, d oci.Digest, a
 		if info, err = repo.Source.BlobInfo(ctx, d); err == nil && info.Size < 0 {
 			return c.follow(ctx, repo, d, nil)
 		}
-		s = newStream(ctx, repo.Source, d, asks[0].Off, upto, info.Size)
+		s = newStream(ctx, repo.Source, may, d, asks[0].Off, upto, info.Size)
 	}
 	c.remember(repo.Repository, askedBlob(d), err)
 	if err != nil {
 		s.end()
 		return nil, err
 	}
-	r := &Reader{c: c, ctx: ctx, size: s.size, src: repo.Source, pass: &passing{d, asks, s}, ranges: c.upstream(repo.Upstream)}
+	r := &Reader{c: c, ctx: ctx, size: s.size, repo: repo, pass: &passing{d, asks, s}, ranges: c.upstream(repo.Upstream)}
 	return &Content{Descriptor: oci.Descriptor{Digest: d, Size: s.size}, Outcome: OutcomePass, Since: time.Now(), Reader: r}, nil
 }
 
@@ -52,7 +52,7 @@ func (p *passing) around(r *Reader) *detour {
 		if dt.s != nil {
 			dt.s.end()
 		}
-		dt.s = newStream(r.ctx, r.src, p.d, r.off, within(p.asks, r.off), r.size)
+		dt.s = newStream(r.ctx, r.repo.Source, r.may(), p.d, r.off, within(p.asks, r.off), r.size)
 	}
 	return dt
 }

@@ -39,22 +39,21 @@ type Reader struct {
 	gone    bool       // there was none to open
 	spliced bool       // pages of file may lie in a socket
 
+	repo  *Repository  // on whose word it reads, and goes on if its file breaks
 	rec   index.Record // of a hit
-	repo  *Repository  // on whose word it goes on, if its file breaks
 	old   *blob.File   // the first one that broke, whose beginning was sent
 	mends int
 
-	fill     *fill          // nil: the file is whole
-	follower *flight.Reader // of fill
-	src      Source
+	fill     *fill             // nil: the file is whole
+	follower *flight.Reader    // of fill
 	detour   *detour           // when the disk could not take it
 	pass     *passing          // nil: it goes by the cache
 	ranges   *upstreamCounters // where it counts; nil: it reads of what somebody wants all of
 }
 
 // reader follows a fill.
-func (c *Cache) reader(ctx context.Context, f *fill, follower *flight.Reader, src Source, size int64) *Reader {
-	r := &Reader{c: c, size: size, fill: f, follower: follower, src: src}
+func (c *Cache) reader(ctx context.Context, f *fill, follower *flight.Reader, repo *Repository, size int64) *Reader {
+	r := &Reader{c: c, size: size, fill: f, follower: follower, repo: repo}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	if f.data == nil {
 		r.openFile()
@@ -62,6 +61,12 @@ func (c *Cache) reader(ctx context.Context, f *fill, follower *flight.Reader, sr
 	c.stats.readers.Add(1)
 	return r
 }
+
+// may is what a stream of the reader's own may read.
+func (r *Reader) may() *allowance { return r.c.allowance(r.repo, always) }
+
+// always says that somebody waits.
+func always() bool { return true }
 
 // openFile opens the reader's own description of a growing file. Where that
 // fails the reader goes round the disk.

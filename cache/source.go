@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"time"
 
+	"cistern/cache/bandwidth"
 	"cistern/internal/oci"
 )
 
@@ -69,6 +70,7 @@ type Policy struct {
 	StaleIfError time.Duration // since upstream's last word; 0: never stale
 	MaxStreams   int           // of one blob at a time; 0 is 1
 	RangeMiss    RangeMiss
+	Bandwidth    *bandwidth.Limit // of what comes of blobs; nil: none but that of all upstreams
 }
 
 // RangeMiss is what a range of a blob does that is not here (P 5.5), in the words of

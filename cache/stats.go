@@ -26,6 +26,8 @@ type Stats struct {
 	// those that were fetched for them.
 	RangeAsked, RangeFetched map[string]uint64
 
+	Held map[string]float64 // by upstream: seconds that streams waited for what their bandwidth is limited to
+
 	Mended      uint64 // hits whose file broke in the middle and that went on from upstream
 	Damaged     uint64 // blobs whose file was not what its record says
 	Stalled     uint64 // operations of fills that the disk did not come back from in time

@@ -50,6 +50,10 @@ type stream struct {
 	all  bool  // upstream has answered a range with all of the blob
 	part bool  // upstream has answered a range with that
 
+	may    *allowance // nil: it reads what comes
+	first  bool       // it is before others of its fill
+	unread int        // bytes that it may read
+
 	body    *Body
 	culprit func()                  // blames whom it was, or is, of
 	drop    context.CancelCauseFunc // of the body's own context
@@ -60,10 +64,10 @@ type stream struct {
 	wait  *backoff.ExponentialBackOff
 }
 
-func newStream(ctx context.Context, src Source, d oci.Digest, off, upto, size int64) *stream {
+func newStream(ctx context.Context, src Source, may *allowance, d oci.Digest, off, upto, size int64) *stream {
 	wait := &backoff.ExponentialBackOff{InitialInterval: 50 * time.Millisecond, Multiplier: 3, RandomizationFactor: 0.3, MaxInterval: time.Second}
 	wait.Reset()
-	return &stream{ctx: ctx, src: src, d: d, off: off, upto: upto, size: size, wait: wait, since: time.Now()}
+	return &stream{ctx: ctx, src: src, may: may, d: d, off: off, upto: upto, size: size, wait: wait, since: time.Now()}
 }
 
 // open opens the body at the stream's offset and learns the size.
@@ -145,7 +149,7 @@ func (s *stream) accept(body *Body) error {
 	}
 	s.back = false
 	if skip := s.off - body.Offset; skip > 0 {
-		if n, err := io.CopyN(io.Discard, body, skip); errors.Is(err, io.EOF) {
+		if n, err := io.CopyN(io.Discard, readerFunc(func(p []byte) (int, error) { return s.draw(body, p) }), skip); errors.Is(err, io.EOF) {
 			return fmt.Errorf("upstream's body ends at byte %d, and had gone up to %d before: %w", body.Offset+n, s.off, oci.ErrCorrupt)
 		} else if err != nil {
 			return fmt.Errorf("reading up to byte %d again: %w", s.off, err)
@@ -163,7 +167,7 @@ func (s *stream) Read(p []byte) (int, error) {
 				return 0, err
 			}
 		}
-		n, err := s.body.Read(p)
+		n, err := s.draw(s.body, p)
 		s.off += int64(n)
 		last := s.last()
 		if last >= 0 && s.off > last {
@@ -189,6 +193,27 @@ func (s *stream) Read(p []byte) (int, error) {
 			return 0, fmt.Errorf("reading from upstream at byte %d: %w", s.off, err)
 		}
 	}
+}
+
+// draw reads from a body, as much as the stream may. Waiting for that is not waiting
+// for upstream.
+func (s *stream) draw(body *Body, p []byte) (int, error) {
+	if s.may == nil {
+		return body.Read(p)
+	}
+	if left := s.last() - s.off; s.last() >= 0 && left < int64(len(p)) {
+		p = p[:max(left, 1)] // one more to see that nothing follows
+	}
+	if s.unread == 0 {
+		n, err := s.may.take(s.ctx, len(p), s.first)
+		if err != nil {
+			return 0, err
+		}
+		s.unread, s.since = n, time.Now()
+	}
+	n, err := body.Read(p[:min(len(p), s.unread)])
+	s.unread -= n
+	return n, err
 }
 
 // reopen opens the body again until it works or no more tries are left.

@@ -25,6 +25,8 @@ type Config struct {
 	Log Log
 	// Cache is the cache directory and its bounds.
 	Cache Cache
+	// Rate bounds the bytes per second of blobs from all upstreams together; 0 means no bound.
+	Rate int64
 	// DefaultUpstream is the Name of the upstream that answers requests which name none; empty if there is none.
 	DefaultUpstream string
 	// Upstreams are the registries that may be dialled, in the order they were written; at least one, no Name twice.
@@ -107,6 +109,8 @@ type Upstream struct {
 	RangeMiss string
 	// MaxConnections bounds the connections to this upstream.
 	MaxConnections int
+	// Rate bounds the bytes per second of blobs from this upstream; 0 means no bound but that of all together.
+	Rate int64
 	// Network is NetworkAuto, NetworkPublic or NetworkPrivate.
 	Network string
 	// TokenHosts are host[:port] that may see the credentials beside the upstream's own and the built-in ones.

@@ -10,6 +10,7 @@ func rootFields() fields {
 		"admin":            func(l *loader, v value) { l.section(v, adminFields()) },
 		"log":              func(l *loader, v value) { l.section(v, logFields()) },
 		"cache":            func(l *loader, v value) { l.section(v, cacheFields()) },
+		"rate":             func(l *loader, v value) { set(l, v, &l.cfg.Rate, parseRate) },
 		"default_upstream": (*loader).defaultUpstream,
 		"upstreams":        (*loader).upstreams,
 	}

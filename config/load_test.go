@@ -53,7 +53,7 @@ func TestSampleUpstreams(t *testing.T) {
 	if want := (Credentials{Username: "ci-bot", PasswordFile: "/run/secrets/hub"}); hub.Credentials != want {
 		t.Errorf("credentials %+v", hub.Credentials)
 	}
-	if hub.StaleIfError != 7*24*time.Hour || hub.MaxStreams != 4 || hub.MaxConnections != 32 || hub.Network != NetworkAuto {
+	if hub.StaleIfError != 7*24*time.Hour || hub.MaxStreams != 4 || hub.MaxConnections != 32 || hub.Rate != 20_000_000 || c.Rate != 50_000_000 || hub.Network != NetworkAuto {
 		t.Errorf("docker.io %+v", hub)
 	}
 	if len(hub.Tags) != 2 || hub.Tags[0].Fresh != 24*time.Hour || hub.Tags[1].Fresh != time.Minute {

@@ -69,7 +69,7 @@ func TestProblems(t *testing.T) {
 	for _, c := range []struct{ name, give, want string }{
 		{"unknown key", "lissten: ':1'", "1: lissten: unknown key; did you mean listen?"},
 		{"swapped letters", "upstraems:", "1: upstraems: unknown key; did you mean upstreams?"},
-		{"far off", "colour: red", "1: colour: unknown key; known here are admin, cache, default_upstream, listen, log, tls, upstreams"},
+		{"far off", "colour: red", "1: colour: unknown key; known here are admin, cache, default_upstream, listen, log, rate, tls, upstreams"},
 		{"other section", "max_size: 1GiB", "1: max_size: unknown key; it belongs into cache:"},
 		{"other program", up + "insecure: true", "3: upstreams.r.example.com.insecure: unknown key; write the endpoint as http://"},
 		{"secret", up + "password: hunter2", "3: upstreams.r.example.com.password: unknown key; secrets stay out of this file"},
@@ -117,6 +117,8 @@ func TestProblems(t *testing.T) {
 		{"overflow", up + "stale_if_error: 106751d24h", `3: upstreams.r.example.com.stale_if_error: "106751d24h" is not a duration`},
 		{"streams", up + "max_connections: 2\n    max_streams: 3", "4: upstreams.r.example.com.max_streams: is more than max_connections (2)"},
 		{"count", up + "max_streams: 0", `3: upstreams.r.example.com.max_streams: "0" is not a count; write a whole number from 1 to 1024`},
+		{"rate in bits", up + "rate: 100Mbit/s", `3: upstreams.r.example.com.rate: "100Mbit/s" is not a rate; write bytes per second, such as 12MB for 100 Mbit/s; 0 for none`},
+		{"rate without a unit", "rate: 100", `1: rate: "100" is less than 16 KiB a second; write the unit, such as 12MB`},
 		{"network", up + "network: lan", `3: upstreams.r.example.com.network: "lan" is not known; write auto, public, private`},
 		{"token host", up + "token_hosts: ['https://x']", `3: upstreams.r.example.com.token_hosts[0]: "https://x" is not a host`},
 		{"no password", up + "username: me", "3: upstreams.r.example.com.username: has no password; add password_file or password_env"},

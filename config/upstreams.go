@@ -54,6 +54,7 @@ func upstreamFields(u *Upstream) fields {
 		"max_streams":     func(l *loader, v value) { set(l, v, &u.MaxStreams, countUpTo(maxCount)) },
 		"range_miss":      func(l *loader, v value) { set(l, v, &u.RangeMiss, oneOf(RangeExtent, RangeFill, RangePass)) },
 		"max_connections": func(l *loader, v value) { set(l, v, &u.MaxConnections, countUpTo(maxCount)) },
+		"rate":            func(l *loader, v value) { set(l, v, &u.Rate, parseRate) },
 		"network":         func(l *loader, v value) { set(l, v, &u.Network, oneOf(NetworkAuto, NetworkPublic, NetworkPrivate)) },
 		"token_hosts":     func(l *loader, v value) { setList(l, v, &u.TokenHosts, parseHost) },
 		"ca_file":         func(l *loader, v value) { set(l, v, &u.CAFile, pathIn(v.at.base)) },

@@ -13,6 +13,9 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
+// minRate is the smallest rate that is not taken for a forgotten unit, in bytes per second.
+const minRate = 16 << 10
+
 // minMaxSize is the smallest cap that is not taken for a forgotten unit, in bytes.
 const minMaxSize = 1 << 20
 
@@ -45,6 +48,19 @@ func parseMaxSize(s string) (int64, error) {
 	}
 	if n > 0 && n < minMaxSize {
 		return 0, flaw{quoted(s) + " is less than 1 MiB", "write the unit, such as 50GiB"}
+	}
+	return n, nil
+}
+
+// parseRate reads bytes per second. 0 means no bound. Bits are told by nothing but their letter, which is easily
+// mistaken, so they are refused.
+func parseRate(s string) (int64, error) {
+	n, err := parseSize(strings.TrimSuffix(strings.TrimSpace(s), "/s"))
+	switch {
+	case err != nil:
+		return 0, flaw{quoted(s) + " is not a rate", "write bytes per second, such as 12MB for 100 Mbit/s; 0 for none"}
+	case n > 0 && n < minRate:
+		return 0, flaw{quoted(s) + " is less than 16 KiB a second", "write the unit, such as 12MB"}
 	}
 	return n, nil
 }

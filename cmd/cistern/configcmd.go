@@ -82,6 +82,7 @@ func configText(c *config.Config) string {
 	}
 	y.key("  ", "abandoned_fills", abandoned)
 	y.key("  ", "fills_kept", c.Cache.FillsKept.String())
+	y.key("", "rate", rateText(c.Rate))
 	y.key("", "default_upstream", c.DefaultUpstream)
 	y.section("upstreams")
 	for _, u := range c.Upstreams {
@@ -131,6 +132,7 @@ func (y *yamlWriter) upstream(u config.Upstream) {
 	}
 	y.key(in, "stale_if_error", u.StaleIfError.String())
 	fmt.Fprintf(y, "%smax_streams: %d\n%smax_connections: %d\n", in, u.MaxStreams, in, u.MaxConnections)
+	y.key(in, "rate", rateText(u.Rate))
 	y.key(in, "range_miss", u.RangeMiss)
 	y.key(in, "network", u.Network)
 	y.list(in, "token_hosts", u.TokenHosts)
@@ -149,6 +151,14 @@ func quote(s string) string {
 	enc.SetEscapeHTML(false)
 	_ = enc.Encode(s) // a string always can be
 	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// rateText is a bound in bytes per second; empty for none.
+func rateText(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return bytesText(n)
 }
 
 // bytesText is a size in the largest unit that says it exactly.

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"cistern/cache"
+	"cistern/cache/bandwidth"
 	"cistern/cache/blob"
 	"cistern/cache/index"
 	"cistern/config"
@@ -95,7 +96,8 @@ func (d *daemon) openCache() (err error) {
 		d.looseDir = true
 	}
 	d.cache, err = cache.Open(cache.Options{
-		Dir: c.Dir, Limit: c.MaxSize, MinFree: c.MinFree.Of, StopAbandoned: c.StopAbandoned, FillsKept: c.FillsKept, Log: d.log.Logger,
+		Dir: c.Dir, Limit: c.MaxSize, MinFree: c.MinFree.Of, StopAbandoned: c.StopAbandoned, FillsKept: c.FillsKept,
+		Bandwidth: bandwidth.New(d.conf.Rate), Log: d.log.Logger,
 	})
 	switch {
 	case err == nil:

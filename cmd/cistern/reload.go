@@ -47,7 +47,7 @@ func changed(a, b *config.Config) (keys []string) {
 		x, y any
 	}{
 		{"listen", x.Listen, y.Listen}, {"tls", x.TLS, y.TLS}, {"admin", x.Admin, y.Admin}, {"log.format", x.Log, y.Log},
-		{"cache", x.Cache, y.Cache}, {"default_upstream", x.DefaultUpstream, y.DefaultUpstream}, {"upstreams", x.Upstreams, y.Upstreams},
+		{"cache", x.Cache, y.Cache}, {"rate", x.Rate, y.Rate}, {"default_upstream", x.DefaultUpstream, y.DefaultUpstream}, {"upstreams", x.Upstreams, y.Upstreams},
 	} {
 		if !reflect.DeepEqual(s.x, s.y) {
 			keys = append(keys, s.key)

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"cistern/cache"
+	"cistern/cache/bandwidth"
 	"cistern/config"
 	"cistern/proxy"
 	"cistern/upstream"
@@ -29,7 +30,7 @@ func newUpstreams(list []config.Upstream, agent string, getenv func(string) stri
 			closeUpstreams(out)
 			return nil, err
 		}
-		policy := cache.Policy{StaleIfError: u.StaleIfError, MaxStreams: u.MaxStreams, RangeMiss: cache.RangeMiss(u.RangeMiss)}
+		policy := cache.Policy{StaleIfError: u.StaleIfError, MaxStreams: u.MaxStreams, RangeMiss: cache.RangeMiss(u.RangeMiss), Bandwidth: bandwidth.New(u.Rate)}
 		for _, r := range u.Tags {
 			policy.Tags = append(policy.Tags, cache.TagRule{Match: r.Match, Fresh: r.Fresh})
 		}

@@ -155,6 +155,7 @@ func (c *collector) cache(ch out, ups []upstream.Stats) {
 	ch.gauge(d.rebuildDamaged, float64(s.Rebuild.Damaged))
 	c.failures(ch, s, ups)
 	for _, u := range ups {
+		ch.counter(d.held, s.Held[u.Name], u.Name)
 		ch.counter(d.rangeAsked, float64(s.RangeAsked[u.Name]), u.Name)
 		ch.counter(d.rangeFetched, float64(s.RangeFetched[u.Name]), u.Name)
 	}

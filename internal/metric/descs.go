@@ -18,7 +18,7 @@ type descs struct {
 	rebuilding, rebuildFiles             *prometheus.Desc
 	rebuildHashed, rebuildDamaged        *prometheus.Desc
 	verify, stale                        *prometheus.Desc
-	rangeAsked, rangeFetched             *prometheus.Desc
+	rangeAsked, rangeFetched, held       *prometheus.Desc
 	connections, connLimit               *prometheus.Desc
 	connRefused, connEvicted             *prometheus.Desc
 	build                                *prometheus.Desc
@@ -56,6 +56,7 @@ func newDescs() descs {
 		resumed:        d("fill_resumed_bytes_total", "Bytes not fetched again because a broken fill had left them on disk."),
 		rangeAsked:     d("range_asked_bytes_total", "Bytes of ranges that clients asked for and took, of blobs that were neither here nor wanted whole by anybody.", "upstream"),
 		rangeFetched:   d("range_fetched_bytes_total", "Bytes fetched for these blobs as long as nobody wanted them whole; over range_asked_bytes_total: what ranges cost upstream.", "upstream"),
+		held:           d("rate_wait_seconds_total", "Seconds that downloads waited for their share of a rate that is set, summed over their streams.", "upstream"),
 		unverified:     d("unverified_sent_bytes_total", "Range bytes sent before the digest of their blob was known to match."),
 		unbacked:       d("fills_unbacked_total", "Fills that went past the disk: full, broken, or no room in time."),
 		checkpoints:    d("checkpoints_total", "Times that finished blobs were made durable."),

@@ -39,7 +39,7 @@ func sources() Sources {
 		},
 		Cache: func() cache.Stats {
 			return cache.Stats{Bytes: 10, Limit: 100, Blobs: 2, Degraded: "full", StaleServed: map[string]uint64{"docker.io": 5},
-				RangeAsked: map[string]uint64{"docker.io": 64}, RangeFetched: map[string]uint64{"docker.io": 1 << 20}}
+				RangeAsked: map[string]uint64{"docker.io": 64}, RangeFetched: map[string]uint64{"docker.io": 1 << 20}, Held: map[string]float64{"docker.io": 1.5}}
 		},
 		Listener: func() listener.Stats { return listener.Stats{Connections: 4, Limit: 384} },
 		Upstreams: func() []upstream.Stats {
@@ -86,6 +86,8 @@ func TestNamesAndValues(t *testing.T) {
 		cistern_range_asked_bytes_total{upstream="ghcr.io"} 0
 		cistern_range_fetched_bytes_total{upstream="docker.io"} 1.048576e+06
 		cistern_range_fetched_bytes_total{upstream="ghcr.io"} 0
+		cistern_rate_wait_seconds_total{upstream="docker.io"} 1.5
+		cistern_rate_wait_seconds_total{upstream="ghcr.io"} 0
 		cistern_unverified_sent_bytes_total 0
 		cistern_verify_failures_total{upstream="docker.io"} 1
 		cistern_verify_failures_total{upstream="ghcr.io"} 0

@@ -25,6 +25,13 @@ func ofFills() []mutant {
 			"(!r.fill.alone || r.fill.released.Load())", "r.fill.Ended()", cache, "TestEndsWhileItIsSynced"},
 		{"a first part is taken for the whole where no size is said", "cache/begin.go",
 			"s.size < 0 && !s.whole()", "s.size < 0 && s.off > 0", cache, "TestUnknownLengthOfAParallelHost"},
+		{"bytes that are skipped fall under no limit", "cache/stream.go", "return s.draw(body, p) }", "return body.Read(p) }", cache, "TestRateOfSkipped"},
+		{"a fill with many streams gets more than one with one", "cache/bandwidth/bandwidth.go",
+			"max(s.time, l.time) < max(best.time, l.time)", "false", "cache/bandwidth", "TestFair"},
+		{"who was idle makes up for it", "cache/bandwidth/bandwidth.go", "s.time = l.time + int64(n)", "s.time += int64(n)", "cache/bandwidth", "TestLateComer"},
+		{"what nobody waits for is before what somebody does", "cache/bandwidth/bandwidth.go",
+			"fits := s.awaited() == awaited", "fits := awaited", "cache/bandwidth", "TestAwaited"},
+		{"more streams are tried against a limit", "cache/fetch.go", "&& !p.f.may.full() ", "", cache, "TestRateAndStreams"},
 		{"streams that do not pay are kept", "cache/pace.go", "case p.looks >= 5:", "case p.looks >= 1<<40:", cache, "TestPace$"},
 	}
 }
