@@ -33,7 +33,6 @@ type fetch struct {
 	in    *blob.Ingest
 	sum   *prefix
 	saved *saver
-	most  int // streams
 
 	ended chan *job
 	wake  chan struct{} // capacity 1: it is worth another look
@@ -175,9 +174,9 @@ func (p *fetch) streams() (n int, try bool) {
 	if p.pace == nil {
 		return 1, false
 	}
-	n, try = p.pace.streams(p.most)
-	if holes := p.plan.have.Gaps(p.plan.size); holes > n && n < p.most {
-		return min(holes, p.most), false
+	n, try = p.pace.streams(p.plan.most)
+	if holes := p.plan.have.Gaps(p.plan.size); holes > n && n < p.plan.most {
+		return min(holes, p.plan.most), false
 	}
 	return n, try
 }
@@ -219,6 +218,9 @@ func (p *fetch) start(j *job) {
 func (p *fetch) launch(j *job) {
 	p.plan.jobs = append(p.plan.jobs, j)
 	p.f.supply.begins()
+	if p.pace != nil {
+		p.counted(j)
+	}
 	go func() {
 		defer func() {
 			if v := recover(); v != nil {
@@ -231,14 +233,30 @@ func (p *fetch) launch(j *job) {
 	}()
 }
 
+// counted counts a job among the host's streams, but for those that somebody waits
+// for: they are no matter of choice; mu is held.
+func (p *fetch) counted(j *job) {
+	if !j.wanted && !j.counts {
+		j.counts = true
+		p.pace.begins()
+	}
+}
+
 // stop ends the streams and waits for them.
 func (p *fetch) stop() {
-	if n := p.running(); n > 0 {
+	n := p.running()
+	if n > 0 {
 		p.f.cancel()
-		for range n {
-			(<-p.ended).s.close()
-			p.f.supply.ends()
-		}
+	}
+	for range n {
+		j := <-p.ended
+		j.s.close()
+		p.mu.Lock()
+		p.drop(j)
+		p.mu.Unlock()
+	}
+	if p.pace != nil {
+		p.pace.leaves()
 	}
 }
 
@@ -280,6 +298,10 @@ func (p *fetch) done(j *job) error {
 // drop takes a job off the plan; mu is held.
 func (p *fetch) drop(j *job) {
 	p.f.supply.ends()
+	if j.counts {
+		j.counts = false
+		p.pace.ends()
+	}
 	for i, other := range p.plan.jobs {
 		if other == j {
 			p.plan.jobs = append(p.plan.jobs[:i], p.plan.jobs[i+1:]...)
@@ -313,14 +335,12 @@ func (p *fetch) look() {
 	if p.pace == nil {
 		return
 	}
-	_, others := p.plan.count()
-	n, _ := p.pace.streams(p.most)
-	long := p.plan.longest()
+	_, own := p.plan.count()
 	left := int64(0)
-	if p.whole && others >= n && !p.f.may.full() && long != nil && long.end-long.at > maxSegment {
-		left = long.end - long.at
+	if p.whole && !p.f.may.full() {
+		left = p.plan.spare()
 	}
-	p.pace.look(time.Now(), p.most, left)
+	p.pace.look(time.Now(), own, p.plan.most, left)
 }
 
 // tend hashes what came out of order, and has large fills synced. It tells whether

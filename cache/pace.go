@@ -26,19 +26,23 @@ const (
 	doubtMost  = 30 * time.Minute
 )
 
-// pace is how many streams a blob pays off at one host, learned from the rate at
-// which all fills together get bytes from it. It is kept as long as the process
-// lives. Safe for concurrent use.
+// pace is how many streams pay off at one host, of all fills together, learned from
+// the rate at which these get bytes from it: each fill has the same part of them. It
+// is kept as long as the process lives. Safe for concurrent use.
 type pace struct {
 	mu     sync.Mutex
-	n      int  // streams for a blob
-	tried  bool // n is double of what is known to pay
+	n      int  // streams that are known to pay
+	trial  int  // as many are tried; 0: none
+	most   int  // that there were in the trial
+	fills  int  // that come from the host
+	active int  // streams of theirs
 	whole  bool // the host has no ranges
 	part   bool // it has
 	bytes  int64
 	looked time.Time
 	seen   int64   // bytes at that time
 	last   float64 // rate at that time; 0: not known
+	flat   bool    // it was the one before, too
 	before float64 // what the rate was when the trial began
 	looks  int     // since the trial began
 	doubt  time.Duration
@@ -77,11 +81,7 @@ func (ps paces) probable(upstream string, most int) int {
 	if !ok {
 		return 1
 	}
-	n, try := p.streams(most)
-	if try {
-		n /= 2
-	}
-	return n
+	return p.probable(most)
 }
 
 func newPace() *pace { return &pace{n: 1} }
@@ -93,15 +93,62 @@ func (p *pace) got(n int) {
 	p.bytes += int64(n)
 }
 
-// streams is how many a blob is to be fetched by, and whether the last half of
-// them is a trial.
+// joins notes one more fill that comes from the host.
+func (p *pace) joins() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fills++
+}
+
+// leaves notes one less.
+func (p *pace) leaves() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fills--
+}
+
+// begins notes a stream more.
+func (p *pace) begins() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.active++
+	p.most = max(p.most, p.active)
+}
+
+// ends notes a stream less.
+func (p *pace) ends() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.active--
+}
+
+// streams is how many each fill is to be fetched by, and whether some of them are a
+// trial.
 func (p *pace) streams(most int) (n int, try bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.whole {
-		return 1, false
+	known := p.share(p.n, p.fills, most)
+	if p.trial == 0 {
+		return known, false
 	}
-	return max(1, min(p.n, most)), p.tried && p.n <= most
+	n = p.share(p.trial, p.fills, most)
+	return n, n > known
+}
+
+// probable is how many one more fill will most likely be fetched by.
+func (p *pace) probable(most int) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.share(p.n, p.fills+1, most)
+}
+
+// share is what each of so many fills gets of n streams; mu is held.
+func (p *pace) share(n, fills, most int) int {
+	if p.whole {
+		return 1
+	}
+	fills = max(1, fills)
+	return max(1, min((n+fills-1)/fills, most))
 }
 
 // ranges tells whether the host has them, as far as is known.
@@ -129,7 +176,7 @@ func (p *pace) gives() {
 func (p *pace) refuses() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.whole, p.n, p.tried = true, 1, false
+	p.whole, p.n, p.trial = true, 1, 0
 }
 
 // less notes that a stream beside others failed.
@@ -140,28 +187,35 @@ func (p *pace) less(now time.Time) {
 	p.giveUp(now)
 }
 
-// look looks at the rate, if it is time to. most bounds the streams of a blob; left
-// is what others could take from a stream of the fill that looks, 0 if not all of
-// its streams are at work.
-func (p *pace) look(now time.Time, most int, left int64) {
+// look looks at the rate, if it is time to, and begins a trial where a fill has work
+// for more streams: own are its streams, of most that it may have, and left is what
+// others could take from one of them.
+func (p *pace) look(now time.Time, own, most int, left int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	past := now.Sub(p.looked)
-	if past < lookEvery {
+	if past := now.Sub(p.looked); past >= lookEvery {
+		p.measure(now, past)
+	}
+	// One that is known to pay and is not in use would tell nothing of others.
+	if p.whole || p.trial > 0 || !p.flat || p.last >= enough || !now.After(p.until) || own >= most || p.active < p.n {
 		return
 	}
-	rate := float64(p.bytes-p.seen) / past.Seconds()
-	last := p.last
+	if each := p.last / float64(max(1, p.active)); float64(left) > each*worth.Seconds() {
+		p.trial, p.before, p.looks, p.most = 2*max(p.n, p.active), p.last, 0, p.active
+	}
+}
+
+// measure looks at the rate, and at how the trial goes; mu is held.
+func (p *pace) measure(now time.Time, past time.Duration) {
+	rate, last := float64(p.bytes-p.seen)/past.Seconds(), p.last
 	p.looked, p.seen, p.last = now, p.bytes, rate
 	if past > 3*lookEvery {
-		p.last = 0 // nobody was here: no rate
+		p.last, p.flat = 0, false // nobody was here: no rate
 		return
 	}
-	switch {
-	case p.tried:
+	p.flat = last > 0 && near(rate, last)
+	if p.trial > 0 {
 		p.judge(now, rate, last)
-	case float64(left) > rate*worth.Seconds() && !p.whole && 2*p.n <= most && last > 0 && rate < enough && near(rate, last) && now.After(p.until):
-		p.n, p.tried, p.before, p.looks = 2*p.n, true, max(rate, last), 0
 	}
 }
 
@@ -172,16 +226,15 @@ func (p *pace) judge(now time.Time, rate, last float64) {
 	switch {
 	case p.looks < 2:
 	case min(rate, last) >= p.before*(1+pays):
-		p.tried, p.doubt = false, 0
+		p.n, p.trial, p.doubt, p.flat = max(p.n, min(p.trial, p.most)), 0, 0, false
 	case p.looks >= 5:
-		p.n /= 2
 		p.giveUp(now)
 	}
 }
 
 // giveUp ends a trial for a while; mu is held.
 func (p *pace) giveUp(now time.Time) {
-	p.tried, p.last = false, 0
+	p.trial, p.last, p.flat = 0, 0, false
 	p.doubt = min(max(doubtAgain, 2*p.doubt), doubtMost)
 	p.until = now.Add(p.doubt)
 }

@@ -26,6 +26,8 @@ type job struct {
 	there   int64 // up to here all is written: at or less
 	wanted  bool  // by a reader of a part
 	part    bool  // its stream has asked for a range
+	cut     bool  // its stream was asked for more than it is to bring
+	counts  bool  // it is one of the host's streams
 	s       *stream
 	err     error // why it ended
 }
@@ -35,6 +37,7 @@ func newJob(off, end int64) *job { return &job{at: off, end: end, there: off} }
 // plan chooses what a fill fetches next. It knows no streams and does nothing.
 type plan struct {
 	size int64
+	most int            // streams that there may ever be
 	have flight.Extents // what is there
 	jobs []*job         // what is on its way
 }
@@ -107,7 +110,7 @@ func aligned(off, end int64) (int64, int64) {
 func (p *plan) cede(off int64) bool {
 	for _, j := range p.jobs {
 		if !j.wanted && j.at+reach < off && off < j.end {
-			j.end = off
+			j.end, j.cut = off, true
 			return true
 		}
 	}
@@ -126,15 +129,15 @@ func (p *plan) sweep(n int, try bool) *job {
 	off, end := taken.Gap(0, p.size)
 	if off < end {
 		if n > 1 {
-			end = min(end, off+p.segment(n))
+			end = min(end, off+p.segment())
 		}
 		return newJob(off, end)
 	}
 	long := p.longest()
-	if long == nil || long.end-long.at <= maxSegment {
-		return nil // its stream brings the rest; what is taken from it now would come twice
+	if !long.divides() {
+		return nil
 	}
-	segment := p.segment(n)
+	segment := min(p.segment(), (long.end-long.at)/2)
 	if try {
 		off, _ = aligned(long.end-segment, 0)
 		end = long.end
@@ -142,15 +145,40 @@ func (p *plan) sweep(n int, try bool) *job {
 		_, off = aligned(0, long.at+segment)
 		end = min(long.end, off+segment)
 	}
-	long.end = off
+	long.end, long.cut = off, true
 	return newJob(off, end)
 }
 
-// segment is what one of n streams takes at a time: less towards the end, so that
-// all come to it together.
-func (p *plan) segment(n int) int64 {
-	left := (p.size - p.have.Bytes()) / int64(2*n)
-	return min(maxSegment, max(1, left/blob.PieceSize)*blob.PieceSize)
+// divides tells whether another stream may take the end of a job: what lies in
+// buffers when its stream is cut off comes twice. Of one that is cut in any case it
+// does so wherever that is.
+func (j *job) divides() bool {
+	switch {
+	case j == nil:
+		return false
+	case j.cut:
+		return j.end-j.at > 3*blob.PieceSize
+	}
+	return j.end-j.at > maxSegment
+}
+
+// segment is what one of several streams takes at a time: less towards the end, so
+// that all come to it together, however many there are then, and not much less than
+// its part of what is left, since each costs a round trip.
+func (p *plan) segment() int64 {
+	_, part := aligned(0, (p.size-p.have.Bytes())*3/int64(4*max(1, p.most)))
+	return min(maxSegment, max(blob.PieceSize, part))
+}
+
+// spare is what is left for one stream more: what none fetches, or the end of the
+// longest job.
+func (p *plan) spare() int64 {
+	taken := p.taken()
+	left := p.size - taken.Bytes()
+	if long := p.longest(); long.divides() {
+		left = max(left, long.end-long.at)
+	}
+	return left
 }
 
 // longest is the job with the most left to fetch for nobody in particular.

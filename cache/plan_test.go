@@ -17,7 +17,7 @@ func TestPlan(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.Int64Range(1, 70*blob.PieceSize).Draw(t, "size")
-		p := &plan{size: size}
+		p := &plan{size: size, most: rapid.IntRange(1, 8).Draw(t, "most")}
 		for _, off := range rapid.SliceOfN(rapid.Int64Range(0, 69), 0, 5).Draw(t, "left") {
 			p.have.Add(off*blob.PieceSize, min(size, (off+1)*blob.PieceSize))
 		}

@@ -126,6 +126,10 @@ func (p *fetch) meet(s *stream) {
 	p.f.supply.from(s.body.Host)
 	if p.pace == nil {
 		p.pace = p.c.paces.of(p.f.repo.Upstream, s.body.Host)
+		p.pace.joins()
+		for _, j := range p.plan.jobs {
+			p.counted(j)
+		}
 	}
 	switch {
 	case s.all:
