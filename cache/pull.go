@@ -30,7 +30,7 @@ func (p *fetch) pull(j *job) error {
 		p.mu.Unlock()
 		p.poke() // others may be waiting for that
 	}
-	for full := 0; ; {
+	for full, from := 0, j.s.body; ; {
 		most := p.left(j)
 		if j.at+most >= j.s.last() { // to its end, to see that nothing follows
 			most = span
@@ -39,6 +39,10 @@ func (p *fetch) pull(j *job) error {
 			return nil
 		}
 		n, err := j.s.Read(buf[:min(int64(len(buf)), most)])
+		if j.s.body != from && j.s.body != nil { // it was opened again
+			from = j.s.body
+			p.f.supply.from(from.Host)
+		}
 		if n == len(buf) {
 			full++
 		}

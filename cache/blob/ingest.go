@@ -302,6 +302,7 @@ func (in *Ingest) Keep() error {
 		return errors.Join(diskError("keep fill "+in.d.String(), err), in.Abort())
 	}
 	in.ended = true
+	_ = in.file.Truncate(fi.Size()) // as it is: but now is when it was touched last, after a restart, too
 	k := in.store.keptAs(fi)
 	k.own, k.touched, k.allocated = true, time.Now(), in.store.allocatedOf(fi, in.bytes.Load())
 	if in.sparse() {
