@@ -168,6 +168,7 @@ func (c *Cache) board(ctx context.Context, f *fill, r *flight.Reader, repo *Repo
 }
 
 func (c *Cache) newFill(repo Repository, d oci.Digest, asks []Range, attempt int) *fill {
+	repo.Source = placedAnew(repo.Source)
 	f := &fill{digest: d, repo: repo, asks: asks, attempt: attempt, began: time.Now(), gone: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(c.ctx)
 	f.may = c.allowance(&f.repo, func() bool { return f.Readers() > 0 })

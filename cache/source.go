@@ -45,6 +45,10 @@ type Body struct {
 	Host    string // that sends them
 	Private bool   // obtained with credentials
 	Blame   func() // tells the source that these bytes were wrong
+
+	// Again opens other bytes of the same blob as Blob does, but where these came
+	// from; nil: there is nothing to be gained by that.
+	Again func(ctx context.Context, off, end int64) (*Body, error)
 }
 
 // Manifest is a manifest whole, byte for byte as upstream sent it.

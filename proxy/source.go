@@ -43,8 +43,19 @@ func (s source) BlobInfo(ctx context.Context, d oci.Digest) (cache.Resolved, err
 
 func (s source) Blob(ctx context.Context, d oci.Digest, off, end int64) (*cache.Body, error) {
 	b, err := s.u.Blob(ctx, s.repo, d, off, end)
-	if err != nil {
-		return nil, err
+	return bodyOf(b), err
+}
+
+// bodyOf is what the cache sees of a body; nil for none.
+func bodyOf(b *upstream.Body) *cache.Body {
+	if b == nil {
+		return nil
 	}
-	return &cache.Body{ReadCloser: b, Size: b.Size, Offset: b.Offset, Whole: b.Whole, Host: b.Host, Private: b.Private, Blame: b.Blame}, nil
+	return &cache.Body{
+		ReadCloser: b, Size: b.Size, Offset: b.Offset, Whole: b.Whole, Host: b.Host, Private: b.Private, Blame: b.Blame,
+		Again: func(ctx context.Context, off, end int64) (*cache.Body, error) {
+			again, err := b.Again(ctx, off, end)
+			return bodyOf(again), err
+		},
+	}
 }

@@ -27,6 +27,14 @@ type Body struct {
 	op     string
 	ep     *endpoint
 	counts *counters
+	again  func(ctx context.Context, off, end int64) (*Body, error)
+}
+
+// Again opens other bytes of the same blob as Blob does, but where these came from, if
+// the registry had redirected there: that spares it a request, and a round trip. Where
+// they are not to be had there any more, the registry is asked as ever (P 4.24).
+func (b *Body) Again(ctx context.Context, off, end int64) (*Body, error) {
+	return b.again(ctx, off, end)
 }
 
 // Read implements io.Reader; errors name the operation.
@@ -66,21 +74,29 @@ func (s span) header() string {
 // that knows the blob's size compares Body.Size with it (P 4.23). Failures are
 // *Error.
 func (u *Upstream) Blob(ctx context.Context, repo string, d oci.Digest, off, end int64) (*Body, error) {
-	want := span{off, end}
+	return u.blob(ctx, repo, d, span{off, end}, nil)
+}
+
+// blob is Blob, and asks where the blob is known to be first; nil: at the registry.
+func (u *Upstream) blob(ctx context.Context, repo string, d oci.Digest, want span, at *place) (*Body, error) {
 	if err := validBlob(repo, d); err != nil {
 		return nil, err
 	}
-	if off < 0 || end >= 0 && end <= off {
-		return nil, fmt.Errorf("blob %s: range [%d, %d) is not valid", d, off, end)
+	if want.off < 0 || want.end >= 0 && want.end <= want.off {
+		return nil, fmt.Errorf("blob %s: range [%d, %d) is not valid", d, want.off, want.end)
 	}
 	q := blobQuery(http.MethodGet, repo, d)
-	q.span, q.long = want.header(), true
+	q.span, q.long, q.at = want.header(), true, at
 	q.tolerates = func(status int) bool {
 		return status == http.StatusRequestedRangeNotSatisfiable && want.end < 0 && q.span != ""
 	}
 	var body *Body
 	use := func(a *answer) (err error) {
-		body, err = u.openBody(a, q, want)
+		if body, err = u.openBody(a, q, want); err == nil {
+			body.again = func(ctx context.Context, off, end int64) (*Body, error) {
+				return u.blob(ctx, repo, d, span{off, end}, a.place)
+			}
+		}
 		return err
 	}
 	err := u.do(ctx, q, use)

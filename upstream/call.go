@@ -229,6 +229,9 @@ func silent(err error, took time.Duration) error {
 // ask gets the endpoint's final answer: a 401 is answered once or twice, an
 // expired redirect renewed once.
 func (u *Upstream) ask(ctx context.Context, q *query, ep *endpoint) (*answer, error) {
+	if a := u.revisit(ctx, q, ep); a != nil {
+		return a, nil
+	}
 	renewed := false
 	for tries := 1; ; tries++ {
 		p, err := u.auth.pass(ctx, ep, q.Name)

@@ -16,6 +16,7 @@ type query struct {
 	accept string // "": no Accept header
 	span   string // value of Range; "": none
 	long   bool   // its body may take minutes: not with the last slots
+	at     *place // where to ask before the endpoint; nil: nowhere
 	// atOnce: fail instead of waiting where every breaker is open. For
 	// revalidation, which has a stale answer to fall back to.
 	atOnce bool
@@ -69,6 +70,7 @@ type answer struct {
 	host    string // who answered
 	away    bool   // a redirect's target, on another origin than the endpoint
 	private bool   // the configured credentials were used for it
+	place   *place // where it came from, if away; else nil
 	refusal []byte // start of the body of an answer from 400 on; that body is closed
 }
 

@@ -43,17 +43,52 @@ func redirectTarget(from *url.URL, location string, hop int) (*url.URL, error) {
 	return to, nil
 }
 
-// follow asks an endpoint and goes where it is sent. The pass stays behind at
-// the first change of scheme, host or port, and is not taken up again.
+// place is where an endpoint has sent us to for a blob, by a URL that may be signed:
+// it is kept as long as somebody fetches that blob, is written nowhere, and is of use
+// for that blob alone.
+type place struct {
+	ep      *endpoint
+	url     *url.URL
+	private bool // the configured credentials were used to learn it
+}
+
+// revisit asks where a blob is known to be; nil if it is not to be had there.
+func (u *Upstream) revisit(ctx context.Context, q *query, ep *endpoint) *answer {
+	at := q.at
+	if at == nil || at.ep != ep {
+		return nil
+	}
+	a, err := u.followFrom(ctx, q, ep, at.url, false, pass{private: at.private})
+	if err == nil && a.err() == nil {
+		return a
+	}
+	if err == nil {
+		drain(a.Response)
+	}
+	return nil
+}
+
+// follow asks an endpoint and goes where it is sent.
 func (u *Upstream) follow(ctx context.Context, q *query, ep *endpoint, p pass) (*answer, error) {
-	target, own, header := q.url(ep.base), true, p.header
+	return u.followFrom(ctx, q, ep, q.url(ep.base), true, p)
+}
+
+// followFrom goes where it is sent from a URL, which is the endpoint's own, or not. The
+// pass stays behind at the first change of scheme, host or port, and is not taken up
+// again.
+func (u *Upstream) followFrom(ctx context.Context, q *query, ep *endpoint, target *url.URL, own bool, p pass) (*answer, error) {
+	header := p.header
 	for hop := 0; ; hop++ {
 		resp, err := u.send(q.Kind, q.request(ctx, target, u.userAgent, header))
 		if err != nil {
 			return nil, wrapTransport(ctx, target.Host, !own, err)
 		}
 		if !isRedirect(resp.StatusCode) {
-			return &answer{Response: resp, ep: ep, host: target.Host, away: !own, private: p.private}, nil
+			a := &answer{Response: resp, ep: ep, host: target.Host, away: !own, private: p.private}
+			if a.away {
+				a.place = &place{ep: ep, url: target, private: p.private}
+			}
+			return a, nil
 		}
 		next, err := redirectTarget(target, resp.Header.Get("Location"), hop)
 		drain(resp)

@@ -385,6 +385,32 @@ func TestSignedURLExpires(t *testing.T) {
 	}
 }
 
+// TestPlaceIsKept: a registry that redirects is asked once for a blob of which many ranges are read, and as long as that URL is
+// good; also for one that comes whole, in parts.
+func TestPlaceIsKept(t *testing.T) {
+	t.Parallel()
+	r := start(t, 1<<30)
+	r.sign()
+	b := r.blob(60 * mib)
+	for i := range int64(20) {
+		r.must(r.closed(b, span{i * 2 * mib, i*2*mib + 100}))
+	}
+	_, err := r.whole(b)
+	r.must(err)
+	r.resigned(1)
+	if got, _ := merged(spansOf(r.asked(b))); len(got) != 1 || len(r.asked(b)) < 30 {
+		t.Errorf("%d requests for %v", len(r.asked(b)), got)
+	}
+}
+
+// spansOf is what was asked for.
+func spansOf(asks []*ask) (all []span) {
+	for _, a := range asks {
+		all = append(all, a.span)
+	}
+	return all
+}
+
 // resigned sees that the registry gave out so many URLs at most, and that none was tried long after it had expired.
 func (r *rig) resigned(most int) {
 	r.t.Helper()

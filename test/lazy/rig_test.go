@@ -137,11 +137,7 @@ func (r *rig) list(b *blob) string {
 // fetched sees that upstream was asked for exactly these bytes of a blob, and for none of them twice.
 func (r *rig) fetched(b *blob, want ...span) {
 	r.t.Helper()
-	var spans []span
-	for _, a := range r.asked(b) {
-		spans = append(spans, a.span)
-	}
-	got, twice := merged(spans)
+	got, twice := merged(spansOf(r.asked(b)))
 	for i := range want {
 		want[i].end = min(want[i].end, b.size())
 	}

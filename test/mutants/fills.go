@@ -32,6 +32,9 @@ func ofFills() []mutant {
 		{"what nobody waits for is before what somebody does", "cache/bandwidth/bandwidth.go",
 			"fits := s.awaited() == awaited", "fits := awaited", "cache/bandwidth", "TestAwaited"},
 		{"more streams are tried against a limit", "cache/fetch.go", "&& !p.f.may.full() ", "", cache, "TestRateAndStreams"},
+		{"the registry is asked for each part", "cache/placed.go", "if err == nil && b.Again != nil {", "if err == nil && b.Again == nil {", cache, "TestPlaced"},
+		{"what credentials led to is public when it is asked for again", "upstream/redirect.go", "pass{private: at.private}", "pass{}", "upstream", "TestAgain"},
+		{"a content host that hangs is asked again and again", "cache/placed.go", "p.again.CompareAndSwap(again, nil)", "_ = again", cache, "TestPlaced"},
 		{"streams that do not pay are kept", "cache/pace.go", "case p.looks >= 5:", "case p.looks >= 1<<40:", cache, "TestPace$"},
 	}
 }
