@@ -28,4 +28,4 @@ RAPID_CHECKS=$((100 * times)) rows tests -run '^(TestLedger|Test(Concurrent)?Mod
 	./cache/blob ./cache/flight ./cache/index ./internal/durable/durabletest
 export CISTERN_CRASH_KILLS=$kills CISTERN_CRASH_CUTS=$cuts CISTERN_CRASH_SEED=$seed
 cd test
-rows tests -run '^(TestKill|TestPowerCut|TestAimed)$' ./crash
+rows tests -run '^(TestKill|TestPowerCut|TestAimed|TestFills)$' ./crash

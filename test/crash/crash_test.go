@@ -1,8 +1,8 @@
 // Package crash_test ends the real program at random moments under load, by SIGKILL, by SIGTERM and by cutting the power of
 // its file system, and compares all that it has afterwards with the truth.
 //
-// CISTERN_CRASH_KILLS and CISTERN_CRASH_CUTS say how often (200 and 100), and CISTERN_CRASH_SEED repeats a run as far as its
-// inputs go. Each series logs a row of a table, which make faults collects.
+// CISTERN_CRASH_KILLS and CISTERN_CRASH_CUTS say how often (200 and 100; over large blobs on their way some hundredths of the
+// cuts for each file system), and CISTERN_CRASH_SEED repeats a run as far as its inputs go. Each series logs a row of a table, which make faults collects.
 package crash_test
 
 import (
@@ -108,7 +108,7 @@ func TestPowerCut(t *testing.T) {
 func series(t *testing.T, plans []plan) {
 	t.Helper()
 	seed := number(t, "CISTERN_CRASH_SEED", rand.Uint64()>>32)
-	pool := newPool(seed)
+	pool := newPool(seed, poolSize)
 	t.Run("series", func(t *testing.T) {
 		for i, p := range plans {
 			t.Run(p.name, func(t *testing.T) {

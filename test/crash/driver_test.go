@@ -26,6 +26,7 @@ type ending struct {
 	// call aims: the end comes as the daemon enters such a system call for the nth time in one of its threads.
 	call string
 	nth  int
+	last bool // it comes with the last bytes of a blob
 }
 
 var (

@@ -31,8 +31,12 @@ type origin struct {
 	mu     sync.Mutex // guards what follows
 	faults *rand.Rand // nil: none; else every twentieth request fails
 	failed int64
-	wanted []string         // what was asked for while it was off
-	sent   map[*thing]int64 // body bytes since sentSince
+	wanted []string                 // what was asked for while it was off
+	sent   map[*thing]int64         // body bytes since sentSince
+	pieces map[*thing][]int64       // the same by pieces, since piecesSince
+	pacers map[*thing]func() *pacer // of an answer with that thing; else as slow says
+	open   map[*thing]int           // answers under way
+	most   map[*thing]int           // answers that were under way at once
 	held   map[*thing]*held
 }
 
@@ -46,7 +50,8 @@ type held struct {
 // startOrigin serves on loopback until the test is over.
 func startOrigin(t *testing.T) *origin {
 	t.Helper()
-	o := &origin{addr: lab.Addr(), sent: map[*thing]int64{}, held: map[*thing]*held{}}
+	o := &origin{addr: lab.Addr(), sent: map[*thing]int64{}, pieces: map[*thing][]int64{},
+		pacers: map[*thing]func() *pacer{}, open: map[*thing]int{}, most: map[*thing]int{}, held: map[*thing]*held{}}
 	l, err := net.Listen("tcp", o.addr)
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +104,11 @@ func (o *origin) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	case 2:
 		most = x.size() / 2
 	}
-	w := &pacedWriter{ResponseWriter: rw, o: o, x: x, ctx: req.Context(), most: most, paced: o.slow.Load() && x.size() > mib, held: h}
+	w := &pacedWriter{ResponseWriter: rw, o: o, x: x, ctx: req.Context(), most: most, held: h}
+	if req.Method == http.MethodGet {
+		w.pacer = o.begins(x)
+		defer o.ends(x)
+	}
 	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(x.data))
 }
 
@@ -143,11 +152,33 @@ func (o *origin) fault() int {
 	return 1 + o.faults.IntN(2)
 }
 
-// count notes body bytes that were sent.
-func (o *origin) count(x *thing, n int) {
+// count notes body bytes that were sent, from an offset of the thing on.
+func (o *origin) count(x *thing, off int64, n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.sent[x] += int64(n)
+	ps := o.pieces[x]
+	if ps == nil {
+		ps = make([]int64, piecesOf(x))
+		o.pieces[x] = ps
+	}
+	for end := off + int64(n); off < end; {
+		next := min(end, (off/pieceSize+1)*pieceSize)
+		ps[off/pieceSize] += next - off
+		off = next
+	}
+}
+
+// piecesSince takes the body bytes of a thing that were sent since the last time, by its pieces.
+func (o *origin) piecesSince(x *thing) []int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ps := o.pieces[x]
+	delete(o.pieces, x)
+	if ps == nil {
+		ps = make([]int64, piecesOf(x))
+	}
+	return ps
 }
 
 // sentSince takes the body bytes that were sent since the last time, by what they are of.
@@ -194,16 +225,25 @@ type pacedWriter struct {
 	x     *thing
 	ctx   context.Context
 	most  int64 // -1: no bound; else the connection is cut after so many bytes
-	paced bool
+	pacer *pacer
 	held  *held // nil: not, or not any more
+	from  int64 // the offset of its first byte in the thing
 	sent  int64
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *pacedWriter) WriteHeader(status int) {
+	if status == http.StatusPartialContent { // the daemon asks for one range only
+		_, _ = fmt.Sscanf(w.Header().Get("Content-Range"), "bytes %d-", &w.from)
+	}
+	w.ResponseWriter.WriteHeader(status)
 }
 
 // Write implements io.Writer.
 func (w *pacedWriter) Write(p []byte) (int, error) {
 	if w.most >= 0 && int64(len(p)) > w.most {
 		n, _ := w.ResponseWriter.Write(p[:w.most])
-		w.o.count(w.x, n)
+		w.o.count(w.x, w.from+w.sent, n)
 		panic(http.ErrAbortHandler)
 	}
 	if h := w.held; h != nil && h.at >= 0 && w.sent+int64(len(p)) > h.at {
@@ -214,17 +254,13 @@ func (w *pacedWriter) Write(p []byte) (int, error) {
 		}
 	}
 	n, err := w.ResponseWriter.Write(p)
+	w.o.count(w.x, w.from+w.sent, n)
 	w.sent += int64(n)
-	w.o.count(w.x, n)
 	if w.most >= 0 {
 		w.most -= int64(n)
 	}
-	if w.paced && err == nil {
-		select {
-		case <-time.After(time.Duration(len(p)) * time.Second / (60 * mib)):
-		case <-w.ctx.Done():
-			err = w.ctx.Err()
-		}
+	if err == nil {
+		err = w.pacer.pass(w.ctx, len(p))
 	}
 	return n, err
 }

@@ -47,8 +47,14 @@ func set(t *testing.T, volume lab.VolumeOptions, limit int64) *scene {
 			t.Logf("the seed: CISTERN_CRASH_SEED=%d", seed)
 		}
 	})
+	return furnish(t, volume, limit, newPool(seed, poolSize), seed)
+}
+
+// furnish is set with a pool of bytes that others use too.
+func furnish(t *testing.T, volume lab.VolumeOptions, limit int64, pool []byte, seed uint64) *scene {
+	t.Helper()
 	s := &scene{t: t, rng: rand.New(rand.NewPCG(seed, 3)), origin: startOrigin(t), volume: lab.NewVolume(t, volume), limit: limit}
-	s.world = newWorld(newPool(seed), s.rng)
+	s.world = newWorld(pool, s.rng)
 	s.origin.world.Store(s.world)
 	s.empty = s.volume.Used(t)
 	s.boot = bootID(s.rng)
@@ -118,6 +124,16 @@ func (s *scene) pull(things ...*thing) (hits int) {
 		s.t.FailNow()
 	}
 	return hits
+}
+
+// offline gets things without upstream. Of one that is synced still it is no hit, and not asked for.
+func (s *scene) offline(things ...*thing) {
+	s.t.Helper()
+	s.origin.off.Store(true)
+	s.pull(things...)
+	if m := s.origin.misses(); len(m) > 0 {
+		s.t.Errorf("upstream was asked for %d things that were delivered before, the first: %s", len(m), m[0])
+	}
 }
 
 // recorded waits until all that was delivered is on record: one checkpoint may have begun before, the next has not.

@@ -13,7 +13,7 @@ const (
 	repository = "lab/app"
 	kib        = 1 << 10
 	mib        = 1 << 20
-	// poolSize is larger than the largest blob, and makes it unlikely that two blobs begin at the same place.
+	// poolSize is larger than the largest blob of the load, and makes it unlikely that two blobs begin at the same place.
 	poolSize = 48 * mib
 )
 
@@ -47,8 +47,8 @@ func (x *thing) path() string {
 
 func (x *thing) size() int64 { return int64(len(x.data)) }
 
-func newPool(seed uint64) []byte {
-	pool := make([]byte, poolSize)
+func newPool(seed uint64, size int) []byte {
+	pool := make([]byte, size)
 	_, _ = rand.NewChaCha8(sha256.Sum256(fmt.Append(nil, "pool ", seed))).Read(pool)
 	return pool
 }
@@ -78,7 +78,7 @@ func (w *world) newBlob() *thing {
 
 // addBlob adds a blob of that size. mu is held.
 func (w *world) addBlob(size int) *thing {
-	from := w.rng.IntN(poolSize - size)
+	from := w.rng.IntN(len(w.pool) - size)
 	x := &thing{data: w.pool[from : from+size : from+size]}
 	x.digest = digest(x.data)
 	w.byDigest[x.digest] = x
