@@ -19,23 +19,33 @@ type Containerd struct {
 	plain                   string // host that is spoken to directly, over plain HTTP
 }
 
+// ContainerdOptions name another containerd than the installed one.
+type ContainerdOptions struct {
+	// Path is where containerd and its shim are looked for before PATH; empty: the installed ones.
+	Path string
+	// Chunk, if set, has containerd 2.1 and later fetch a layer in parallel chunks of so many bytes.
+	Chunk int
+}
+
 // StartContainerd starts a containerd with a hosts.toml for each mirrored registry (so that requests carry ns) and waits
-// until it answers. The path is where containerd is
-// looked for before PATH. What a mirror
-// does not answer goes to a port where nothing listens.
-func StartContainerd(t testing.TB, mirrors Mirrors, path string) *Containerd {
+// until it answers. What a mirror does not answer goes to a port where nothing listens.
+func StartContainerd(t testing.TB, mirrors Mirrors, o ContainerdOptions) *Containerd {
 	t.Helper()
 	dir := newHome(t)
-	c := &Containerd{dir: dir, socket: dir + "/s", ctr: installed("ctr", path), hosts: filepath.Join(dir, "hosts")}
+	c := &Containerd{dir: dir, socket: dir + "/s", ctr: installed("ctr", o.Path), hosts: filepath.Join(dir, "hosts")}
 	for registry, proxy := range mirrors {
 		lab.Write(t, filepath.Join(c.hosts, registry, "hosts.toml"), fmt.Sprintf(
 			"server = \"http://127.0.0.1:1\"\n[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", "http://"+proxy))
 		c.plain, _, _ = strings.Cut(proxy, "/")
 	}
-	lab.Write(t, dir+"/config.toml", fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n"+
-		"[grpc]\n  address = %q\n[ttrpc]\n  address = %q\n", dir+"/root", dir+"/state", c.socket, c.socket+".ttrpc"))
-	cmd := exec.Command(installed("containerd", path), "--config", dir+"/config.toml")
-	cmd.Env = home(dir, searchPath(path))
+	config := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n"+
+		"[grpc]\n  address = %q\n[ttrpc]\n  address = %q\n", dir+"/root", dir+"/state", c.socket, c.socket+".ttrpc")
+	if o.Chunk > 0 {
+		config += fmt.Sprintf("[plugins.\"io.containerd.transfer.v1.local\"]\n  max_concurrent_downloads = 4\n  concurrent_layer_fetch_buffer = %d\n", o.Chunk)
+	}
+	lab.Write(t, dir+"/config.toml", config)
+	cmd := exec.Command(installed("containerd", o.Path), "--config", dir+"/config.toml")
+	cmd.Env = home(dir, searchPath(o.Path))
 	c.Process = lab.Start(t, "containerd", cmd)
 	lab.Eventually(t, time.Minute, c.Process, func() error {
 		_, err := c.run(context.Background(), "version")

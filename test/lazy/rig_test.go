@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -29,7 +28,7 @@ type rig struct {
 // asked upstream for anything but the whole or one closed range (P 4.22).
 func start(t testing.TB, limit int64, settings ...string) *rig {
 	t.Helper()
-	narrow(t)
+	lab.NarrowBuffers(t) // what lies in them is the only thing that the bounds below allow for
 	r := &rig{origin: startOrigin(t), t: t, client: &http.Client{Transport: &http.Transport{
 		MaxIdleConnsPerHost: 64, DisableCompression: true,
 	}}}
@@ -41,17 +40,6 @@ func start(t testing.TB, limit int64, settings ...string) *rig {
 	r.daemon = lab.StartCistern(t, lab.CisternOptions{Config: config})
 	t.Cleanup(r.check)
 	return r
-}
-
-// narrow keeps the kernel's buffers for each connection of this lab small: what lies in them when one is given up was sent and
-// read by nobody, and is the only thing that the bounds below allow for.
-func narrow(t testing.TB) {
-	t.Helper()
-	for _, name := range []string{"tcp_rmem", "tcp_wmem"} {
-		if err := os.WriteFile("/proc/sys/net/ipv4/"+name, []byte("4096 131072 262144"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 func (r *rig) check() {

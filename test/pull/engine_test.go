@@ -61,7 +61,7 @@ func engines() []engine {
 		{
 			name: "containerd-1.6", names: mirrored,
 			start: func(t testing.TB, proxy string) client.Engine {
-				return client.StartContainerd(t, client.Mirrors{"docker.io": proxy, "ghcr.io": proxy}, "")
+				return client.StartContainerd(t, client.Mirrors{"docker.io": proxy, "ghcr.io": proxy}, client.ContainerdOptions{})
 			},
 		},
 		{
@@ -79,7 +79,7 @@ func engines() []engine {
 		{
 			name: "containerd-2", names: mirrored, newest: true,
 			start: func(t testing.TB, proxy string) client.Engine {
-				return client.StartContainerd(t, client.Mirrors{"docker.io": proxy, "ghcr.io": proxy}, newest(t))
+				return client.StartContainerd(t, client.Mirrors{"docker.io": proxy, "ghcr.io": proxy}, client.ContainerdOptions{Path: newest(t)})
 			},
 		},
 		{

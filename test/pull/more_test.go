@@ -73,22 +73,9 @@ func TestPrivate(t *testing.T) {
 	lab.Write(t, secret, "pa55word\n")
 	cistern := lab.StartCistern(t, lab.CisternOptions{Config: fmt.Sprintf(
 		"cache: { max_size: 1GiB, min_free: 0B }\nupstreams:\n  docker.io:\n    endpoints: [%q]\n    username: ci-bot\n    password_file: %s\n", front.URL, secret)})
-	c := client.StartContainerd(t, client.Mirrors{"docker.io": cistern.Addr}, "")
-	name := "docker.io/" + p.Name
+	c := client.StartContainerd(t, client.Mirrors{"docker.io": cistern.Addr}, client.ContainerdOptions{})
 	for range 2 {
-		if err := c.Pull(t.Context(), name); err != nil {
-			t.Fatal(err)
-		}
-		held, err := c.Holds(t.Context(), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := held.Compare(p); err != nil {
-			t.Error(err)
-		}
-		if err := c.Forget(t.Context(), name); err != nil {
-			t.Fatal(err)
-		}
+		pull(t, c, "docker.io/"+p.Name, p)
 	}
 	gets, _ := front.Bodies()
 	for _, b := range p.Blobs() {
