@@ -2,7 +2,6 @@ package lazy_test
 
 import (
 	"fmt"
-	"net/http"
 	"slices"
 	"syscall"
 	"testing"
@@ -186,20 +185,14 @@ func TestOneBlobOneAnswer(t *testing.T) {
 			r.must(one())
 		}
 	}
-	gate := make(chan struct{})
-	r.keep(b, func(w http.ResponseWriter, req *http.Request, a *ask) {
-		if a.off <= 2*mib && a.end > 2*mib {
-			w = &held{ResponseWriter: w, r: r, left: 2*mib - a.off, gate: gate}
-		}
-		serve(w, req, a)
-	})
+	h := r.hold(b, func(a *ask) int64 { return within(a, 2*mib) })
 	filling, err := r.ask(b, "", span{0, b.size()})
 	r.must(err)
 	defer filling.close()
 	r.must(filling.read(mib))
 	all()
 	r.ahead(b, 4*mib)
-	close(gate)
+	h.open()
 	r.must(filling.read(b.size() - mib))
 	all()
 	r.hit(b)
@@ -240,26 +233,6 @@ func (r *rig) every(b *blob) []func() error {
 			return r.from(b, 0, 100_000)
 		},
 	}
-}
-
-// held stands still before a byte of a body until its gate is closed.
-type held struct {
-	http.ResponseWriter
-	r    *rig
-	left int64
-	gate chan struct{}
-}
-
-// Write implements io.Writer.
-func (h *held) Write(p []byte) (int, error) {
-	if h.left -= int64(len(p)); h.left < 0 {
-		_ = http.NewResponseController(h.ResponseWriter).Flush()
-		select {
-		case <-h.gate:
-		case <-h.r.ended:
-		}
-	}
-	return h.ResponseWriter.Write(p)
 }
 
 // TestRangeMiss has an upstream's ranges miss in the two other ways: "fill" fetches the whole blob for them, "pass" keeps nothing.
