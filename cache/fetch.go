@@ -15,8 +15,8 @@ const (
 	// lingerFor is how long a fill of which nobody wants more stays open: lazy
 	// readers come back.
 	lingerFor = 10 * time.Second
-	// maxFailures is how many of a fill's streams may fail in a row without a byte
-	// in between, while others go on.
+	// maxFailures is how many of a fill's streams may fail while others go on: in a
+	// row without a byte in between, or at the same offset.
 	maxFailures = 4
 )
 
@@ -39,9 +39,10 @@ type fetch struct {
 
 	mu       sync.Mutex // guards all below
 	plan     plan
-	pace     *pace // of the host; nil: not known yet
-	failures int
-	whole    bool // all of it is wanted
+	pace     *pace         // of the host; nil: not known yet
+	failures int           // since the last byte
+	stuck    map[int64]int // failures by the offset of the byte that did not come
+	whole    bool          // all of it is wanted
 }
 
 // run fetches until all is there, or nobody wants more, or it cannot go on. first
@@ -284,10 +285,11 @@ func (p *fetch) done(j *job) error {
 		return errUnbacked
 	}
 	p.failures++
+	p.stuck[j.at]++
 	switch {
 	case errors.Is(j.err, errNoRanges) && p.pace != nil:
 		p.pace.refuses()
-	case len(p.plan.jobs) == 0, p.failures > maxFailures:
+	case len(p.plan.jobs) == 0, p.failures > maxFailures, p.stuck[j.at] > maxFailures:
 		return j.err
 	case p.pace != nil && !j.wanted:
 		p.pace.less(time.Now())

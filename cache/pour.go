@@ -97,7 +97,8 @@ func (c *Cache) spool(f *fill, s *stream, left *leftover) error {
 func (c *Cache) newFetch(f *fill, in *blob.Ingest, size int64, left *leftover) *fetch {
 	p := &fetch{
 		c: c, f: f, in: in, sum: &prefix{d: f.digest, hash: f.digest.Hash()}, saved: &saver{in: in},
-		plan: plan{size: size, most: f.repo.streams()}, ended: make(chan *job), wake: make(chan struct{}, 1), whole: len(f.asks) == 0,
+		plan: plan{size: size, most: f.repo.streams()}, ended: make(chan *job), wake: make(chan struct{}, 1),
+		stuck: map[int64]int{}, whole: len(f.asks) == 0,
 	}
 	p.saved.over, p.saved.last = p.poke, time.Now()
 	p.saved.due.Store(f.Bytes() + saveStep)

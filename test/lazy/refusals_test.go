@@ -1,11 +1,13 @@
 package lazy_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // refuses is an answer with a status.
@@ -156,4 +158,53 @@ func TestRecovery(t *testing.T) {
 	}
 	r.hit(b)
 	r.once(b)
+}
+
+// TestRangeRefusedForEver is row 20 where other streams take their time: that they go on is no reason to ask for ever for what upstream
+// refuses, nor to have its readers wait. They are cut while the others are still at it.
+func TestRangeRefusedForEver(t *testing.T) {
+	t.Parallel()
+	r := start(t, 1<<30, "max_streams: 8")
+	b := r.gaps(7, 4)
+	var had atomic.Int64
+	r.keep(b, func(w http.ResponseWriter, req *http.Request, a *ask) {
+		if within(a, 5*mib) != nowhere {
+			had.Add(1)
+			http.Error(w, "never", http.StatusServiceUnavailable)
+			return
+		}
+		serve(&trickle{w, req}, req, a)
+	})
+	_, err := r.whole(b)
+	if err == nil || errors.Is(err, errWrong) || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("who waits for what upstream refuses: %v", err)
+	}
+	if n := had.Load(); n > 5*budget {
+		t.Errorf("upstream was asked %d times for what it refuses", n)
+	}
+	if sent := r.sent(b); sent > b.size()-8*mib {
+		t.Errorf("who waited for what is refused did so until all else had come: %d bytes", sent)
+	}
+}
+
+// trickle is an answer of 80 KB a second.
+type trickle struct {
+	http.ResponseWriter
+	req *http.Request
+}
+
+// Write implements io.Writer.
+func (w *trickle) Write(p []byte) (n int, err error) {
+	for len(p) > 0 && err == nil {
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-w.req.Context().Done():
+			return n, w.req.Context().Err()
+		}
+		m := 0
+		m, err = w.ResponseWriter.Write(p[:min(len(p), 8*kib)])
+		_ = http.NewResponseController(w.ResponseWriter).Flush()
+		n, p = n+m, p[m:]
+	}
+	return n, err
 }

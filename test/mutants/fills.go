@@ -20,6 +20,7 @@ func ofFills() []mutant {
 		{"many ranges are asked of an upstream that may have none", "cache/fetch.go", "if p.asks() {", "if p.asks() && p.pace == nil {", cache, "TestLazyWithoutRangesTogether"},
 		{"an answer of another size is taken", "cache/stream.go",
 			"body.Size >= 0 && s.size >= 0 && body.Size != s.size", "body.Size >= 0 && s.size == 0 && body.Size != s.size", cache, "TestUpstreamContradictsItself"},
+		{"what upstream refuses is asked for as long as it sends the rest", "cache/fetch.go", ", p.stuck[j.at] > maxFailures", "", "test/lazy", "TestRangeRefusedForEver"},
 		{"a fill ends under a reader", "cache/flight/reader.go", "f.retired || len(f.readers) == 0", "true", "cache/flight", "TestRetire"},
 		{"who comes while a whole fill is synced goes round the disk", "cache/reader.go",
 			"(!r.fill.alone || r.fill.released.Load())", "r.fill.Ended()", cache, "TestEndsWhileItIsSynced"},
