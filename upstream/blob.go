@@ -140,8 +140,11 @@ func (b *Body) fit(a *answer, q *query, want span) error {
 	switch a.StatusCode {
 	case http.StatusOK:
 		b.Size = a.ContentLength
-		if b.Size == 0 && !q.Digest.Verify(nil) {
+		switch {
+		case b.Size == 0 && !q.Digest.Verify(nil):
 			return a.corrupt("sends an empty body for a blob that is not empty")
+		case mediaType(a.Header) == "text/html" && (q.span != "" || b.Size < 0): // else its digest tells
+			return a.webPage()
 		}
 		return nil
 	case http.StatusPartialContent:
@@ -199,7 +202,7 @@ func (u *Upstream) BlobInfo(ctx context.Context, repo string, d oci.Digest) (Res
 			return status < 500 && status != http.StatusTooManyRequests || status == http.StatusNotImplemented
 		}
 		err := u.do(ctx, q, func(a *answer) error {
-			if a.StatusCode != http.StatusOK || a.ContentLength < 0 || coding(a.Header) != "" {
+			if a.StatusCode != http.StatusOK || a.ContentLength < 0 || coding(a.Header) != "" || mediaType(a.Header) == "text/html" {
 				if a.StatusCode != http.StatusNotFound && a.StatusCode != http.StatusOK {
 					refused = a.ep
 				}
@@ -245,7 +248,9 @@ func (u *Upstream) firstByte(ctx context.Context, repo string, d oci.Digest, r *
 			_, err = io.Copy(io.Discard, a.Body) // one byte, for the connection's sake
 		}
 		_ = a.Body.Close()
-		r.Size = b.Size
+		if err == nil {
+			r.Size = b.Size
+		}
 		return err
 	})
 }

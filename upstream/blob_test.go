@@ -30,6 +30,7 @@ func whole(length, body string) string {
 func TestBlobAnswers(t *testing.T) {
 	t.Parallel()
 	chunked := "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\n" + digits + "\r\n0\r\n\r\n"
+	page := "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n"
 	for _, tc := range []struct {
 		name     string
 		off, end int64
@@ -62,6 +63,9 @@ func TestBlobAnswers(t *testing.T) {
 		{"no Content-Range", 2, 6, "bytes=2-5", partial("", "4", "2345"), "", 0, 0, "Content-Range", nil},
 		{"206 to none", 0, -1, "", partial("bytes 0-9/10", "10", digits), "", 0, 0, "without a range", nil},
 		{"gzip", 0, -1, "", "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", "", 0, 0, `Content-Encoding "gzip"`, nil},
+		{"a page to a range", 2, 6, "bytes=2-5", page + "Content-Length: 10\r\n\r\n" + digits, "", 0, 0, "web page", nil},
+		{"a page of no length", 0, -1, "", page + "\r\n" + digits, "", 0, 0, "web page", nil},
+		{"a blob that may be a page", 0, -1, "", page + "Content-Length: 10\r\n\r\n" + digits, digits, 0, 10, "", nil},
 		{"identity", 0, -1, "", "HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Length: 3\r\n\r\nabc", "abc", 0, 3, "", nil},
 		{"empty", 0, -1, "", whole("0", ""), "", 0, 0, "empty body", nil},
 		{"beyond the end", 10, -1, "bytes=10-", "HTTP/1.1 416 x\r\nContent-Range: bytes */10\r\nContent-Length: 0\r\n\r\n", "", 0, 0, "10 bytes", nil},
@@ -323,6 +327,8 @@ func TestBlobInfo(t *testing.T) {
 		"head 401, 403":  {code(401), code(403), -1, oci.ErrDenied, 2},
 		"no length":      {func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush() }, content(digits), 10, nil, 2},
 		"range ignored":  {code(405), func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, digits) }, 10, nil, 1},
+		"head a page":    {webPage, content(digits), 10, nil, 2},
+		"both a page":    {webPage, webPage, -1, oci.ErrCorrupt, 2},
 		"416, not empty": {code(405), code(416), -1, oci.ErrCorrupt, 2},
 		"429":            {code(429), nil, -1, oci.ErrLimited, 1},
 	} {
@@ -366,6 +372,12 @@ func TestBlobInfo(t *testing.T) {
 
 func code(n int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(n) }
+}
+
+func webPage(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/html")
+	w.Header().Set("Content-Length", "54")
+	_, _ = io.WriteString(w, "<!DOCTYPE html><html><body>Please log in</body></html>")
 }
 
 func content(s string) http.HandlerFunc {

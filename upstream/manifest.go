@@ -143,7 +143,7 @@ func readDocument(a *answer, most int64) ([]byte, error) {
 	case c != "":
 		return nil, a.corrupt("sends Content-Encoding %s although none was allowed", oci.Quote(c))
 	case mediaType(a.Header) == "text/html":
-		return nil, a.corrupt("sends a web page: is a login page or captive portal in between?")
+		return nil, a.webPage()
 	case a.ContentLength > most:
 		return nil, a.corrupt("sends %d bytes, more than the %d that are allowed", a.ContentLength, most)
 	}

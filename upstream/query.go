@@ -90,6 +90,11 @@ func (a *answer) err() error {
 	return e
 }
 
+// webPage is an error for an answer that comes from somebody in between.
+func (a *answer) webPage() *Error {
+	return a.corrupt("sends a web page: is a login page or captive portal in between?")
+}
+
 // corrupt is an error for an answer that is not what was asked for.
 func (a *answer) corrupt(format string, args ...any) *Error {
 	return fail(oci.ErrCorrupt, a.host, format, args...)
