@@ -172,7 +172,7 @@ func (p *fetch) asks() bool {
 
 // streams is how many are to fetch all that is missing; mu is held.
 func (p *fetch) streams() (n int, try bool) {
-	if p.pace == nil {
+	if p.pace == nil || !p.pace.ranges() {
 		return 1, false
 	}
 	n, try = p.pace.streams(p.plan.most)

@@ -165,11 +165,11 @@ func (p *pace) proven() bool {
 	return p.part || p.whole
 }
 
-// gives notes that the host answers a range with that range.
+// gives notes that the host answers a range with that range, whatever it did before.
 func (p *pace) gives() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.part = true
+	p.part, p.whole = true, false
 }
 
 // refuses notes that the host answers ranges with all of the blob.

@@ -143,6 +143,39 @@ func TestRangesIgnored(t *testing.T) {
 	r.about(b, b.size())
 }
 
+// TestRangesEnd is row 22, 200 to a range, of an upstream that has had ranges before, and has them again later: one stream takes what comes, the others
+// are not asked for again and again meanwhile, and after that ranges cost their pieces.
+func TestRangesEnd(t *testing.T) {
+	t.Parallel()
+	r := start(t, 1<<30, "max_streams: 8")
+	b, other := r.gaps(7, 4), r.blob(9*mib)
+	h := r.hold(b, func(*ask) int64 { return mib })
+	before := len(r.asked(b))
+	r.keep(b, func(w http.ResponseWriter, req *http.Request, a *ask) {
+		req.Header.Del("Range")
+		if a.off == 0 {
+			h.serve(w, req, a)
+			return
+		}
+		serve(w, req, a)
+	})
+	whole := make(chan error)
+	go func() { _, err := r.whole(b); whole <- err }()
+	h.stand(1)
+	_, err := r.whole(other) // whoever asks again and again has this long for it
+	r.must(err)
+	if n := len(r.asked(b)) - before; n > 8 {
+		t.Errorf("upstream was asked %d times for ranges that it answers with all of it:%s", n, r.list(b))
+	}
+	h.open()
+	r.must(<-whole)
+	r.hit(b)
+	r.keep(b, nil)
+	next := r.blob(10 * mib)
+	r.must(r.closed(next, pieces(3, 1)))
+	r.fetched(next, pieces(3, 1))
+}
+
 // A lie is an answer to a range that is not of this range.
 type lie struct {
 	name  string
