@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"cistern/cache/blob"
 )
 
@@ -294,7 +296,9 @@ func (p *fetch) done(j *job) error {
 	case p.pace != nil && !j.wanted:
 		p.pace.less(time.Now())
 	}
-	return nil // what it has left is fetched by another
+	p.c.log.Warn("a stream of a fill failed, what it has left is fetched by another",
+		zap.Stringer("digest", p.f.digest), zap.Stringer("repository", p.f.repo), zap.Int64("at", j.at), zap.Error(j.err))
+	return nil
 }
 
 // drop takes a job off the plan; mu is held.
