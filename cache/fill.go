@@ -195,7 +195,11 @@ func (c *Cache) run(f *fill) {
 	}
 	if errors.Is(err, errMismatch) && !f.proof {
 		c.wrong(f, err)
-		again := c.newFill(f.repo, f.digest, nil, 2)
+		var asks []Range // all of it is proven again
+		if f.data != nil && !f.Whole() {
+			asks = f.asks // but for something small, which is no blob
+		}
+		again := c.newFill(f.repo, f.digest, asks, 2)
 		again.alone = f.alone
 		c.flights.Replace(f.digest, again)
 		f.Reject(err)

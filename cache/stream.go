@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -130,6 +131,9 @@ func (s *stream) accept(body *Body) error {
 	if body.Size >= 0 && s.size >= 0 && body.Size != s.size {
 		return fmt.Errorf("upstream now says %d bytes, and said %d before: %w", body.Size, s.size, oci.ErrCorrupt)
 	}
+	if err := s.plausible(body); err != nil {
+		return err
+	}
 	if body.Offset > s.off {
 		return fmt.Errorf("upstream's answer starts at byte %d, not at %d: %w", body.Offset, s.off, oci.ErrCorrupt)
 	}
@@ -156,6 +160,29 @@ func (s *stream) accept(body *Body) error {
 		}
 	}
 	return nil
+}
+
+// leastWhole is how much must come of a blob, or all of it, that is sent without its
+// length: messages of whoever stands between, which say none either, are shorter.
+const leastWhole = 64 << 10
+
+// plausible sees that a body without a length is not at its end long before the blob
+// is: what comes of it cannot be taken back.
+func (s *stream) plausible(body *Body) error {
+	if body.Size >= 0 || !body.Whole || s.size < 0 {
+		return nil
+	}
+	var first bytes.Buffer
+	n, err := io.CopyN(&first, body, min(leastWhole, s.size))
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("upstream's body ends at byte %d of %d: %w", n, s.size, oci.ErrCorrupt)
+	}
+	rest := body.ReadCloser
+	body.ReadCloser = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(&first, rest), rest}
+	return err
 }
 
 // Read implements io.Reader. It gives io.EOF at the end only.

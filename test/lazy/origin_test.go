@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -168,7 +169,12 @@ func (o *origin) sent(b *blob) (n int64) {
 
 // ServeHTTP answers as a registry does, and under /signed/ as the storage behind one.
 func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/v2/" {
+	switch r.URL.Path {
+	case "/v2/":
+		return
+	case "/login": // of a portal
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = io.WriteString(w, page)
 		return
 	}
 	o.mu.Lock()
