@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -42,6 +43,7 @@ type call struct {
 type visit struct {
 	done  func(error)
 	probe bool  // let through a half-open breaker
+	lacks bool  // it has answered that it does not have it
 	err   error // of the last try; nil if it answered
 }
 
@@ -111,8 +113,8 @@ func (u *Upstream) attempt(ctx context.Context, c *call, use func(*answer) error
 		return nil
 	}
 	c.last = err
-	if !c.again(err) {
-		return backoff.Permanent(err)
+	if !c.again(err) && !u.elsewhere(c, err) {
+		return backoff.Permanent(u.unsure(c, err))
 	}
 	return err
 }
@@ -149,7 +151,9 @@ func (c *call) note(ep *endpoint, err error) {
 		if v.err = before; before == nil { // else the fault before the caller's end stands
 			v.err = errNothing
 		}
-	case e.Class != oci.ErrNotFound && !e.counted:
+	case e.Class == oci.ErrNotFound:
+		v.lacks = true
+	case !e.counted:
 		ep.note(err)
 	}
 }
@@ -268,15 +272,15 @@ func (u *Upstream) ask(ctx context.Context, q *query, ep *endpoint) (*answer, er
 // errorBody is how much of an error's body is looked at.
 const errorBody = 4 << 10
 
-// admit chooses the endpoint for the next try. Where every breaker is open, a
-// first try waits a little: for the moment of the next probe, or for the
-// outcome of the one under way; a retry, or a query that is to fail at once,
-// does not.
+// admit chooses the endpoint for the next try. Where every breaker is open, or the
+// others lack what is asked for, a first try waits a little: for the moment of the
+// next probe, or for the outcome of the one under way; a retry, or a query that is
+// to fail at once, does not.
 func (u *Upstream) admit(ctx context.Context, c *call) (*endpoint, error) {
 	if ep := u.pick(c); ep != nil {
 		return ep, nil
 	}
-	if c.last != nil {
+	if c.last != nil && !errors.Is(c.last, oci.ErrNotFound) {
 		return nil, c.last
 	}
 	_, seen, _ := u.news.state()
@@ -326,7 +330,8 @@ func (u *Upstream) probing() bool {
 }
 
 // pick gives the first endpoint that may be asked: marked ones last, those of
-// this call that failed already after those that it has not seen.
+// this call that failed already after those that it has not seen, none that lacks
+// what is asked for.
 func (u *Upstream) pick(c *call) *endpoint {
 	var seen []*endpoint
 	for _, ep := range u.order() {
@@ -342,27 +347,27 @@ func (u *Upstream) pick(c *call) *endpoint {
 		return ep
 	}
 	for _, ep := range seen {
-		if !c.visits[ep].probe && ep.healthy() {
+		if v := c.visits[ep]; !v.probe && !v.lacks && ep.healthy() {
 			return ep
 		}
 	}
 	return nil
 }
 
-// order lists the endpoints as configured, the marked ones behind.
+// order lists the endpoints as configured, the marked ones behind: of two of these
+// first the one whose mark ends first, so that who sends wrong bytes is not asked
+// again as long as another one only failed.
 func (u *Upstream) order() []*endpoint {
 	if len(u.endpoints) == 1 {
 		return u.endpoints
 	}
-	var first, last []*endpoint
+	marks := make(map[*endpoint]time.Time, len(u.endpoints))
 	for _, ep := range u.endpoints {
-		if ep.last() {
-			last = append(last, ep)
-		} else {
-			first = append(first, ep)
-		}
+		marks[ep] = ep.mark()
 	}
-	return append(first, last...)
+	order := slices.Clone(u.endpoints)
+	slices.SortStableFunc(order, func(a, b *endpoint) int { return marks[a].Compare(marks[b]) })
+	return order
 }
 
 // untilProbe is when the next of the open breakers lets somebody through.

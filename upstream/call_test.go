@@ -271,6 +271,64 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
+// TestLacking: what one endpoint does not have is asked of the other, also if that has just failed once; what neither has is not there.
+func TestLacking(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		first, second []int // statuses of each in turn, then 200
+		class         error
+		asked         int64
+	}{
+		"the first lacks it":                  {[]int{404}, nil, nil, 2},
+		"the second lacks it":                 {nil, []int{404}, nil, 1},
+		"the second, when the first fails":    {[]int{503}, []int{404}, nil, 3},
+		"both":                                {[]int{404}, []int{404}, oci.ErrNotFound, 2},
+		"the first, when the second fails":    {[]int{404}, []int{503}, nil, 3},
+		"the first, and the second is down":   {[]int{404}, []int{503, 503}, oci.ErrUnavailable, 3},
+		"the second, and the first is down":   {[]int{503, 503}, []int{404}, oci.ErrUnavailable, 3},
+		"the first refuses it, that is final": {[]int{403}, nil, oci.ErrDenied, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var asked atomic.Int64
+			answers := func(statuses []int) string {
+				var n atomic.Int64
+				return serve(t, func(w http.ResponseWriter, _ *http.Request) {
+					asked.Add(1)
+					if i := int(n.Add(1)); i <= len(statuses) {
+						w.WriteHeader(statuses[i-1])
+						return
+					}
+					_, _ = io.WriteString(w, "{}")
+				})
+			}
+			u := open(t, Options{Endpoints: []string{answers(tc.first), answers(tc.second)}})
+			if err := tags(u, "a/b"); !errors.Is(err, tc.class) || asked.Load() != tc.asked {
+				t.Errorf("%v after %d requests", err, asked.Load())
+			}
+		})
+	}
+}
+
+// TestLackingBesideOneThatIsDown: a blob that is not there, and may be at the other one, is unavailable; a tag is not there.
+func TestLackingBesideOneThatIsDown(t *testing.T) {
+	t.Parallel()
+	down := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+	lacks := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
+	u := open(t, Options{Endpoints: []string{down, lacks}})
+	done, err := u.endpoints[0].breaker.Allow()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done(errDown)
+	if err := tags(u, "a/b"); !errors.Is(err, oci.ErrNotFound) {
+		t.Error(err)
+	}
+	if _, err := u.Blob(t.Context(), "a/b", oci.FromBytes([]byte("good")), 0, -1); !errors.Is(err, oci.ErrUnavailable) {
+		t.Error(err)
+	}
+}
+
 func TestBlamedEndpoint(t *testing.T) {
 	t.Parallel()
 	answer := func(text string) string {
@@ -286,6 +344,24 @@ func TestBlamedEndpoint(t *testing.T) {
 		}
 		got, err := io.ReadAll(b)
 		if string(got) != want || err != nil {
+			t.Errorf("got %q %v, want %q", got, err, want)
+		}
+		if want == "bad" {
+			b.Blame()
+		}
+		_ = b.Close()
+	}
+	// One that failed, and is behind for that, goes before one that sent wrong bytes later.
+	u = open(t, Options{Endpoints: []string{answer("bad"), answer("good")}})
+	for range faultsInRow {
+		u.endpoints[1].faulty(errDown)
+	}
+	for _, want := range []string{"bad", "good", "good"} {
+		b, err := u.Blob(t.Context(), "a/b", oci.FromBytes([]byte("good")), 0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(b); string(got) != want || err != nil {
 			t.Errorf("got %q %v, want %q", got, err, want)
 		}
 		if want == "bad" {

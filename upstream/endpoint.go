@@ -80,11 +80,14 @@ func (ep *endpoint) untilProbe() (time.Duration, bool) {
 	return max(ep.openedAt.Add(probeAfter).Sub(ep.now()), 0) + time.Millisecond, true
 }
 
-// last tells whether the endpoint is to be tried after the others.
-func (ep *endpoint) last() bool {
+// mark is until when the endpoint is to be tried after the others; zero: it is not.
+func (ep *endpoint) mark() time.Time {
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
-	return ep.now().Before(ep.marked)
+	if !ep.now().Before(ep.marked) {
+		return time.Time{}
+	}
+	return ep.marked
 }
 
 // works ends a row of faults.

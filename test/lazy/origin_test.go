@@ -111,10 +111,15 @@ func (o *origin) blob(size int) *blob {
 	at := int(o.offset.Add(1)) * 61 % (len(pool()) - size)
 	b := &blob{data: pool()[at : at+size]}
 	b.digest = fmt.Sprintf("sha256:%x", sha256.Sum256(b.data))
+	o.put(b)
+	return b
+}
+
+// put has the origin serve a blob, whatever its bytes are.
+func (o *origin) put(b *blob) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.blobs[b.digest] = b
-	return b
 }
 
 // fail has the next GETs of the blob's bytes answered by these, one each.

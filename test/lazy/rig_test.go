@@ -19,6 +19,7 @@ import (
 // A rig is a daemon with its origin and a client.
 type rig struct {
 	*origin
+	second *origin // where the daemon has two endpoints
 	t      testing.TB
 	daemon *lab.Cistern
 	client *http.Client
@@ -28,12 +29,27 @@ type rig struct {
 // asked upstream for anything but the whole or one closed range (P 4.22).
 func start(t testing.TB, limit int64, settings ...string) *rig {
 	t.Helper()
+	o := startOrigin(t)
+	return startFor(t, o, []string{"http://" + o.addr}, limit, settings...)
+}
+
+// startTwo is start with a second endpoint.
+func startTwo(t testing.TB, limit int64, settings ...string) *rig {
+	t.Helper()
+	o, second := startOrigin(t), startOrigin(t)
+	r := startFor(t, o, []string{"http://" + o.addr, "http://" + second.addr}, limit, settings...)
+	r.second = second
+	return r
+}
+
+func startFor(t testing.TB, o *origin, endpoints []string, limit int64, settings ...string) *rig {
+	t.Helper()
 	lab.NarrowBuffers(t) // what lies in them is the only thing that the bounds below allow for
-	r := &rig{origin: startOrigin(t), t: t, client: &http.Client{Transport: &http.Transport{
+	r := &rig{origin: o, t: t, client: &http.Client{Transport: &http.Transport{
 		MaxIdleConnsPerHost: 64, DisableCompression: true,
 	}}}
 	t.Cleanup(r.client.CloseIdleConnections)
-	config := fmt.Sprintf("cache: { max_size: %dB, min_free: 0B }\nupstreams:\n  docker.io:\n    endpoints: [\"http://%s\"]\n", limit, r.addr)
+	config := fmt.Sprintf("cache: { max_size: %dB, min_free: 0B }\nupstreams:\n  docker.io:\n    endpoints: [%s]\n", limit, strings.Join(endpoints, ", "))
 	for _, s := range settings {
 		config += "    " + s + "\n"
 	}
