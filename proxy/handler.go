@@ -120,6 +120,9 @@ func (h *Handler) answer(x *exchange) (err error) {
 			x.target.index = len(h.routes.upstreams)
 			return err
 		}
+		if x.target.via, err = h.routes.through(x.r); err != nil {
+			return err
+		}
 		if req.Namespace != "" && req.Namespace != x.r.Host {
 			x.w.Header()["Oci-Namespace"] = []string{req.Namespace}
 		}

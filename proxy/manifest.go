@@ -45,7 +45,7 @@ func (h *Handler) manifest(x *exchange) error {
 // not take what the superset brought; the answer is relayed and not kept
 // (P 3.11).
 func (h *Handler) negotiate(x *exchange, ref oci.Reference) (*cache.Content, error) {
-	m, err := fetchManifest(x.r.Context(), source{x.target.up.Client, x.target.repo}, ref.Ref(), strings.Join(x.r.Header["Accept"], ", "))
+	m, err := fetchManifest(x.r.Context(), x.target.source(), ref.Ref(), strings.Join(x.r.Header["Accept"], ", "))
 	if err != nil {
 		return nil, err
 	}

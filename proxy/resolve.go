@@ -24,6 +24,7 @@ type target struct {
 	index  int    // of the upstream among the configured ones
 	repo   string // its repository, in upstream's own name
 	direct bool   // the client named the upstream in the path: it has no other source
+	via    string // what upstream is told that the request came through
 }
 
 // routes is what requests are resolved by. It does not change.
@@ -32,10 +33,12 @@ type routes struct {
 	byName    map[string]int
 	aliases   map[string]string
 	standard  string // the default upstream; "" if there is none
+	hop, via  string // this process, and what upstream is told of it
 }
 
 func newRoutes(ups []Upstream, standard string, aliases map[string]string) *routes {
-	rt := &routes{upstreams: ups, byName: map[string]int{}, aliases: aliases, standard: standard}
+	rt := &routes{upstreams: ups, byName: map[string]int{}, aliases: aliases, standard: standard, hop: newHop()}
+	rt.via = "1.1 " + rt.hop
 	for i, u := range ups {
 		rt.byName[u.Client.Name()] = i
 	}
@@ -72,7 +75,7 @@ func (rt *routes) resolve(r oci.Request, host string) (target, error) {
 		chosen = i
 	}
 	named := chosen >= 0
-	t := target{repo: r.Name}
+	t := target{repo: r.Name, via: rt.via}
 	if first, rest, ok := r.SplitHost(); ok {
 		i, known := rt.lookup(first)
 		switch {
@@ -109,5 +112,7 @@ func (t target) repository() oci.Repository {
 
 // handle is what the cache needs to serve the repository.
 func (t target) handle() *cache.Repository {
-	return &cache.Repository{Repository: t.repository(), Source: source{t.up.Client, t.repo}, Policy: &t.up.Policy}
+	return &cache.Repository{Repository: t.repository(), Source: t.source(), Policy: &t.up.Policy}
 }
+
+func (t target) source() source { return source{t.up.Client, t.repo, t.via} }

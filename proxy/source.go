@@ -12,7 +12,10 @@ import (
 type source struct {
 	u    *upstream.Upstream
 	repo string
+	via  string
 }
+
+func (s source) on(ctx context.Context) context.Context { return upstream.WithVia(ctx, s.via) }
 
 var _ cache.Source = source{}
 
@@ -24,7 +27,7 @@ func (s source) Manifest(ctx context.Context, ref string) (*cache.Manifest, erro
 
 // fetchManifest is Manifest with an Accept header of the caller's choice.
 func fetchManifest(ctx context.Context, s source, ref, accept string) (*cache.Manifest, error) {
-	m, err := s.u.Manifest(ctx, s.repo, ref, accept)
+	m, err := s.u.Manifest(s.on(ctx), s.repo, ref, accept)
 	if err != nil {
 		return nil, err
 	}
@@ -32,30 +35,30 @@ func fetchManifest(ctx context.Context, s source, ref, accept string) (*cache.Ma
 }
 
 func (s source) Resolve(ctx context.Context, ref string) (cache.Resolved, error) {
-	r, err := s.u.Resolve(ctx, s.repo, ref)
+	r, err := s.u.Resolve(s.on(ctx), s.repo, ref)
 	return cache.Resolved{Descriptor: r.Descriptor, Private: r.Private}, err
 }
 
 func (s source) BlobInfo(ctx context.Context, d oci.Digest) (cache.Resolved, error) {
-	r, err := s.u.BlobInfo(ctx, s.repo, d)
+	r, err := s.u.BlobInfo(s.on(ctx), s.repo, d)
 	return cache.Resolved{Descriptor: r.Descriptor, Private: r.Private}, err
 }
 
 func (s source) Blob(ctx context.Context, d oci.Digest, off, end int64) (*cache.Body, error) {
-	b, err := s.u.Blob(ctx, s.repo, d, off, end)
-	return bodyOf(b), err
+	b, err := s.u.Blob(s.on(ctx), s.repo, d, off, end)
+	return s.body(b), err
 }
 
-// bodyOf is what the cache sees of a body; nil for none.
-func bodyOf(b *upstream.Body) *cache.Body {
+// body is what the cache sees of a body; nil for none.
+func (s source) body(b *upstream.Body) *cache.Body {
 	if b == nil {
 		return nil
 	}
 	return &cache.Body{
 		ReadCloser: b, Size: b.Size, Offset: b.Offset, Whole: b.Whole, Host: b.Host, Private: b.Private, Blame: b.Blame,
 		Again: func(ctx context.Context, off, end int64) (*cache.Body, error) {
-			again, err := b.Again(ctx, off, end)
-			return bodyOf(again), err
+			again, err := b.Again(s.on(ctx), off, end)
+			return s.body(again), err
 		},
 	}
 }

@@ -46,7 +46,7 @@ func (q *query) url(base *url.URL) *url.URL {
 }
 
 // request builds what is sent: nothing in it comes from a client but the
-// parsed name and reference. The coding is asked to be none, so that the
+// parsed name and reference, and names of caches like this. The coding is asked to be none, so that the
 // bytes are those that were digested (P 4.50).
 func (q *query) request(ctx context.Context, target *url.URL, userAgent string, authorization Secret) *http.Request {
 	h := http.Header{"User-Agent": {userAgent}, "Accept-Encoding": {"identity"}}
@@ -61,6 +61,14 @@ func (q *query) request(ctx context.Context, target *url.URL, userAgent string, 
 	}
 	r := &http.Request{Method: q.method, URL: target, Host: target.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
 	return r.WithContext(ctx)
+}
+
+type viaKey struct{}
+
+// WithVia has what is asked of endpoints in a context say this as its Via header; where
+// they redirect to is not told.
+func WithVia(ctx context.Context, via string) context.Context {
+	return context.WithValue(ctx, viaKey{}, via)
 }
 
 // answer is a response with where it came from.

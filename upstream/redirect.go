@@ -79,7 +79,11 @@ func (u *Upstream) follow(ctx context.Context, q *query, ep *endpoint, p pass) (
 func (u *Upstream) followFrom(ctx context.Context, q *query, ep *endpoint, target *url.URL, own bool, p pass) (*answer, error) {
 	header := p.header
 	for hop := 0; ; hop++ {
-		resp, err := u.send(q.Kind, q.request(ctx, target, u.userAgent, header))
+		req := q.request(ctx, target, u.userAgent, header)
+		if via, _ := ctx.Value(viaKey{}).(string); own && via != "" {
+			req.Header.Set("Via", via)
+		}
+		resp, err := u.send(q.Kind, req)
 		if err != nil {
 			return nil, wrapTransport(ctx, target.Host, !own, err)
 		}

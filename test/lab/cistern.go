@@ -26,12 +26,14 @@ type Cistern struct {
 	options CisternOptions
 }
 
-// CisternOptions say how a daemon is started. Beside them it gets a free loopback address for each listener.
+// CisternOptions say how a daemon is started. Beside them it gets a free loopback address for its admin listener.
 type CisternOptions struct {
 	// Config is the text of the configuration file. Empty: Upstreams, with tags fresh for an hour.
 	Config string
 	// Upstreams are names and base URLs, all that the daemon knows; used where Config is empty.
 	Upstreams map[string]string
+	// Addr is that of the registry listener; empty: a free one.
+	Addr string
 	// Cache is the cache directory; empty: a new one that goes away with the test.
 	Cache string
 	// Args go to the command line after all others.
@@ -72,7 +74,10 @@ func LaunchCistern(t testing.TB, o CisternOptions) *Cistern {
 	if o.Config == "" {
 		o.Config = config(o.Upstreams)
 	}
-	c := &Cistern{Addr: Addr(), Cache: o.Cache, options: o}
+	if o.Addr == "" {
+		o.Addr = Addr()
+	}
+	c := &Cistern{Addr: o.Addr, Cache: o.Cache, options: o}
 	c.URL = "http://" + c.Addr
 	c.launch(t)
 	return c
