@@ -89,7 +89,7 @@ func TestRateFair(t *testing.T) {
 // TestRateOfAll: several upstreams together get no more than the limit of all, and one with less of its own keeps to that.
 func TestRateOfAll(t *testing.T) {
 	t.Parallel()
-	narrow(t)
+	lab.NarrowBuffers(t)
 	o := startOrigin(t)
 	daemon := lab.StartCistern(t, lab.CisternOptions{Config: fmt.Sprintf(
 		"cache: { max_size: 1GiB, min_free: 0B }\nrate: 4MB\nupstreams:\n  docker.io:\n    endpoints: [\"http://%[1]s\"]\n    rate: 1MB\n  other:\n    endpoints: [\"http://%[1]s\"]\n", o.addr)})
