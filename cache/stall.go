@@ -24,18 +24,15 @@ var errStalled = fmt.Errorf("the disk did not answer within %s: %w", stallAfter,
 // disk until it has come back, and the error is errStalled, whatever became of
 // the operation.
 func (c *Cache) onDisk(leave func(), op func() error) error {
-	left := make(chan struct{})
-	t := time.AfterFunc(stallAfter, func() {
-		defer close(left)
+	stop := bound(stallAfter, func() {
 		c.stalled()
 		leave()
 	})
-	defer t.Stop() // if op panics
+	defer stop() // if op panics
 	err := op()
-	if t.Stop() {
+	if stop() {
 		return err
 	}
-	<-left
 	c.stalls.Add(-1)
 	return errStalled
 }

@@ -27,12 +27,6 @@ const (
 	silence = 20 * time.Second
 )
 
-// stoodStill tells from a deadline that just ended something whether it was the
-// process that stood still and not upstream: nobody wakes up so late else. A
-// process that was stopped, or whose machine was, finds all its timers run out
-// and all its answers there.
-func stoodStill(deadline time.Time) bool { return time.Since(deadline) > time.Second }
-
 // errSlow is why an opening was given up.
 var errSlow = fmt.Errorf("no answer within %s: %w", openBound, oci.ErrUnavailable)
 
@@ -73,20 +67,10 @@ func newStream(ctx context.Context, src Source, may *allowance, d oci.Digest, of
 
 // open opens the body at the stream's offset and learns the size.
 func (s *stream) open() error {
-	for {
-		deadline := time.Now().Add(openBound)
-		err := s.openOnce()
-		if !errors.Is(err, errSlow) || !stoodStill(deadline) {
-			return err
-		}
-	}
-}
-
-func (s *stream) openOnce() error {
 	ctx, drop := context.WithCancelCause(s.ctx) // governs the body as well
-	t := time.AfterFunc(openBound, func() { drop(errSlow) })
+	stop := bound(openBound, func() { drop(errSlow) })
 	body, err := s.src.Blob(ctx, s.d, s.off, s.last())
-	t.Stop()
+	stop()
 	if err == nil {
 		if err = s.accept(body); err == nil {
 			s.body, s.drop, s.culprit = body, drop, body.Blame

@@ -10,7 +10,7 @@ func ofDaemon() []mutant {
 			"signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)", "signal.Notify(signals, syscall.SIGHUP)", crash, "TestTermAtStart"},
 		{"the watchdog hears nothing", "cmd/cistern/serve.go", "defer d.feedWatchdog()()", "_ = d.feedWatchdog", crash, "TestTerm$"},
 		{"a fill that is cut is dropped", "cache/pour.go", "default:\n\t\tc.keepPartial(in)", "default:\n\t\tc.abort(in)", crash, "TestTerm$"},
-		{"a standstill of the process is upstream's fault", "cache/stream.go",
+		{"a standstill of the process is upstream's fault", "cache/bound.go",
 			"return time.Since(deadline) > time.Second }", "return time.Since(deadline) > time.Hour }", crash, "TestStandstill"},
 	}
 }
