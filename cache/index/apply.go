@@ -62,7 +62,7 @@ type part struct {
 }
 
 func (p *part) empty() bool {
-	return len(p.Delete)+len(p.Put)+len(p.touch)+len(p.PutTags)+len(p.DeleteTags)+len(p.PutGrants) == 0
+	return len(p.Delete)+len(p.Departed)+len(p.Put)+len(p.touch)+len(p.PutTags)+len(p.DeleteTags)+len(p.PutGrants) == 0
 }
 
 // cut takes a transaction's worth off the front.
@@ -77,6 +77,7 @@ func (p *part) cut() (front part) {
 	}
 	one := func(oci.Digest) int { return 1 }
 	front.Delete = cutOff(&p.Delete, &room, one)
+	front.Departed = cutOff(&p.Departed, &room, func(Departure) int { return 1 })
 	front.Put = cutOff(&p.Put, &room, func(r Record) int { return names(r.MediaType, r.Origin) })
 	front.touch = cutOff(&p.touch, &room, one)
 	front.PutTags = cutOff(&p.PutTags, &room, func(t Tag) int {
@@ -113,10 +114,13 @@ type writer struct {
 }
 
 func (w *writer) run(tx *bolt.Tx) error {
+	if err := addBuckets(tx); err != nil {
+		return err
+	}
 	w.tx, w.blobs, w.recency = tx, tx.Bucket(bucketBlobs), tx.Bucket(bucketRecency)
 	w.recency.FillPercent, w.blobs.FillPercent = recencyFill, blobsFill
 	w.totals = w.x.Totals()
-	for _, step := range []func() error{w.dropBad, w.deletes, w.puts, w.touches, w.tags, w.grants} {
+	for _, step := range []func() error{w.dropBad, w.deletes, w.departures, w.puts, w.touches, w.tags, w.grants} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -156,6 +160,7 @@ func (w *writer) put(key []byte, s stored) error {
 }
 
 func (w *writer) puts() error {
+	departed := w.tx.Bucket(bucketDeparted)
 	for _, r := range w.batch.Put {
 		mediaType, ok1, err1 := intern(w.tx, r.MediaType)
 		origin, ok2, err2 := intern(w.tx, r.Origin)
@@ -168,6 +173,9 @@ func (w *writer) puts() error {
 		}
 		key := digestKey(r.Digest)
 		if _, _, err := w.take(key); err != nil {
+			return err
+		}
+		if err := departed.Delete(key); err != nil { // it is here again
 			return err
 		}
 		err := w.put(key, stored{

@@ -70,6 +70,8 @@ func (w *writer) sound(bucket, key, value []byte) (ok bool) {
 		return ok && ok1
 	case bytes.Equal(bucket, bucketGrants):
 		_, ok = decodeGrant(key, value)
+	case bytes.Equal(bucket, bucketDeparted):
+		_, _, ok = decodeDeparture(key, value)
 	case bytes.Equal(bucket, bucketRecency):
 		c, last, digest, kok := cutRecency(key)
 		s, rok := decodeRecord(digest, w.blobs.Get(digest))

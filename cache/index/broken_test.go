@@ -51,9 +51,10 @@ func TestDamagedValueIsAMissAndGoes(t *testing.T) {
 		Put:       []Record{record(1, 4096), record(2, 4096)},
 		PutTags:   []Tag{{Reference: ref, Target: oci.Descriptor{Digest: digest(1)}}},
 		PutGrants: []Grant{{repo, digest(2), at(0)}},
+		Departed:  []Departure{{Digest: digest(3), Why: Evicted, At: at(0)}},
 	})
 	err := x.db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{bucketBlobs, bucketTags, bucketGrants} {
+		for _, name := range [][]byte{bucketBlobs, bucketTags, bucketGrants, bucketDeparted} {
 			k, v := tx.Bucket(name).Cursor().First()
 			if string(name) == string(bucketBlobs) {
 				k = digestKey(digest(1))
@@ -79,7 +80,10 @@ func TestDamagedValueIsAMissAndGoes(t *testing.T) {
 	if ok, err := x.Granted(repo, digest(2)); ok || err != nil {
 		t.Errorf("a damaged grant: %v, %v", ok, err)
 	}
-	if got := x.Stats().BadValues; got != 3 {
+	if _, ok := departed(t, x, 3); ok {
+		t.Error("a damaged departure is known")
+	}
+	if got := x.Stats().BadValues; got != 4 {
 		t.Errorf("%d bad values counted", got)
 	}
 	if vs, err := x.Victims(1<<30, [Classes]int64{}, nil, nil); err != nil || len(vs) != 1 {

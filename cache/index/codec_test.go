@@ -31,6 +31,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(key, stored{class: 2, size: 3, allocated: 4096, first: 7, last: 9, mediaType: 1}.encode(key))
 	f.Add(key, storedTag{target: digest(2), size: -1, checked: 4}.encode(key))
 	f.Add(key, encodeGrant(key, 5))
+	f.Add(key, encodeDeparture(key, 8, Departure{Why: Removed, Size: 1, At: timeOf(9)}))
 	f.Add(key, encodeTotals(key, Totals{Blobs: [Classes]int64{1, 2, 3}}))
 	f.Add(recencyKey(ClassSmall, 77, key), []byte{})
 	f.Add([]byte{}, []byte{1})
@@ -45,6 +46,9 @@ func FuzzDecode(f *testing.F) {
 			}
 			if at, ok := decodeGrant(key, v); ok && !bytes.Equal(encodeGrant(key, at), v) {
 				t.Errorf("grant %d", at)
+			}
+			if n, d, ok := decodeDeparture(key, v); ok && !bytes.Equal(encodeDeparture(key, n, d), v) {
+				t.Errorf("departure %d %+v", n, d)
 			}
 			if s, ok := decodeTotals(key, v); ok && !bytes.Equal(encodeTotals(key, s), v) {
 				t.Errorf("totals %+v", s)

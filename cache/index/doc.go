@@ -13,6 +13,8 @@
 //	recency  class time digest -> ""
 //	tags     repository tag -> what it last resolved to
 //	grants   digest repository -> when
+//	departed digest -> why it went, and when
+//	departures number -> digest, in the order in which they went; no checksum, the digest is one
 //
 // Every value ends in a CRC32C over its key and itself: bbolt has no checksums
 // on pages. A value that does not match is a miss, counted, and deleted by the

@@ -74,11 +74,12 @@ type Grant struct {
 	At     time.Time
 }
 
-// Batch is what one Apply changes, in this order: Delete, Put, Touch, tags,
+// Batch is what one Apply changes, in this order: Delete, Departed, Put, Touch, tags,
 // grants. A later entry for the same key wins: a digest that is deleted and put
 // has the new record, and of the grants only those that are put with it.
 type Batch struct {
 	Delete     []oci.Digest // record, recency and all grants of the digest
+	Departed   []Departure  // remembered, the last Remembered of them
 	Put        []Record     // replaces the record of that digest, grants stay
 	Touch      map[oci.Digest]time.Time
 	TouchAge   time.Duration // a touch is stored if the stored one differs by more; 0: 10 s
