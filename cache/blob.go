@@ -16,6 +16,7 @@ type Content struct {
 	Outcome        Outcome
 	Since          time.Time // upstream's last word on it, for Age
 	Stale          string    // why there is no newer word; "" unless Outcome is stale
+	Reason         string    // why upstream was asked; "": it was not
 	Bytes          []byte    // a small blob whole, until Close; then Reader is nil
 	Reader         *Reader
 
@@ -61,7 +62,7 @@ func (c *Cache) Blob(ctx context.Context, repo *Repository, d oci.Digest, asks .
 			content, err = c.follow(ctx, repo, d, asks)
 		}
 		if content != nil || err != nil {
-			return content, err
+			return c.because(content), err
 		}
 	}
 	return nil, errUnsettled
@@ -106,11 +107,12 @@ var errUnsettled = fmt.Errorf("the blob comes and goes faster than it can be ope
 // hit serves what is here; nil and no error if nothing is.
 func (c *Cache) hit(ctx context.Context, repo *Repository, d oci.Digest) (*Content, error) {
 	if e, ok := c.hot.get(d); ok {
-		if err := c.allowBlob(ctx, repo, e.rec); err != nil {
+		why, err := c.allowBlob(ctx, repo, e.rec)
+		if err != nil {
 			return nil, err
 		}
 		c.touchHot(e)
-		return &Content{Descriptor: describe(e.rec), Since: e.rec.FirstSeen, Bytes: e.data}, nil
+		return &Content{Descriptor: describe(e.rec), Since: e.rec.FirstSeen, Reason: why, Bytes: e.data}, nil
 	}
 	rec, ok := c.findStored(d)
 	if !ok {
@@ -119,7 +121,8 @@ func (c *Cache) hit(ctx context.Context, repo *Repository, d oci.Digest) (*Conte
 	if !ok {
 		return nil, nil
 	}
-	if err := c.allowBlob(ctx, repo, rec); err != nil {
+	why, err := c.allowBlob(ctx, repo, rec)
+	if err != nil {
 		return nil, err
 	}
 	if rec.Size <= maxHot {
@@ -127,21 +130,21 @@ func (c *Cache) hit(ctx context.Context, repo *Repository, d oci.Digest) (*Conte
 		if !ok {
 			return nil, nil
 		}
-		return &Content{Descriptor: describe(rec), Since: rec.FirstSeen, Bytes: data}, nil
+		return &Content{Descriptor: describe(rec), Since: rec.FirstSeen, Reason: why, Bytes: data}, nil
 	}
 	f, ok := c.openStored(rec)
 	if !ok {
 		return nil, nil
 	}
 	c.touch(d, time.Now())
-	return &Content{Descriptor: describe(rec), Since: rec.FirstSeen, Reader: &Reader{c: c, ctx: ctx, size: rec.Size, file: f, rec: rec, repo: repo}}, nil
+	return &Content{Descriptor: describe(rec), Since: rec.FirstSeen, Reason: why, Reader: &Reader{c: c, ctx: ctx, size: rec.Size, file: f, rec: rec, repo: repo}}, nil
 }
 
 // allowBlob is allow for a blob. What is a manifest here is no blob, so that
 // both endpoints agree on what a digest is (P 2.2).
-func (c *Cache) allowBlob(ctx context.Context, repo *Repository, rec index.Record) error {
+func (c *Cache) allowBlob(ctx context.Context, repo *Repository, rec index.Record) (why string, err error) {
 	if rec.Class == index.ClassManifest {
-		return errIsManifest
+		return "", errIsManifest
 	}
 	return c.allow(ctx, repo, rec.Digest, rec.Public, false)
 }
@@ -160,14 +163,17 @@ func (c *Cache) Stat(ctx context.Context, repo *Repository, d oci.Digest) (*Cont
 		rec, ok = c.proveNow(d, maxCollect)
 	}
 	if ok {
-		if err := c.allowBlob(ctx, repo, rec); err != nil {
+		why, err := c.allowBlob(ctx, repo, rec)
+		if err != nil {
 			return nil, err
 		}
-		return &Content{Descriptor: describe(rec), Since: rec.FirstSeen}, nil
+		return &Content{Descriptor: describe(rec), Since: rec.FirstSeen, Reason: why}, nil
 	}
 	if f, ok := c.flights.Get(d); ok {
-		if size, err := f.Size(ctx); err == nil && size >= 0 && c.allow(ctx, repo, d, !f.private, false) == nil {
-			return &Content{Descriptor: oci.Descriptor{Digest: d, Size: size}, Outcome: OutcomeJoin, Since: time.Now()}, nil
+		if size, err := f.Size(ctx); err == nil && size >= 0 {
+			if why, err := c.allow(ctx, repo, d, !f.private, false); err == nil {
+				return &Content{Descriptor: oci.Descriptor{Digest: d, Size: size}, Outcome: OutcomeJoin, Reason: why, Since: time.Now()}, nil
+			}
 		}
 	}
 	if err := c.refusal(repo.Repository, askedBlob(d)); err != nil {
@@ -182,5 +188,5 @@ func (c *Cache) Stat(ctx context.Context, repo *Repository, d oci.Digest) (*Cont
 		return nil, err
 	}
 	r.Descriptor.Digest, r.Descriptor.MediaType = d, "" // as a GET would have it
-	return &Content{Descriptor: r.Descriptor, Outcome: OutcomeMiss, Since: time.Now()}, nil
+	return c.because(&Content{Descriptor: r.Descriptor, Outcome: OutcomeMiss, Since: time.Now()}), nil
 }

@@ -148,7 +148,7 @@ func TestEvictedWhileChosen(t *testing.T) {
 	rec, _ := c.findStored(d)
 	var wg sync.WaitGroup
 	for range 5 {
-		wg.Go(func() { c.drop(rec) })
+		wg.Go(func() { c.drop(rec, index.Removed) })
 		wg.Go(func() { c.expel([]index.Record{rec}) })
 	}
 	wg.Wait()
@@ -286,7 +286,7 @@ func TestEverythingAtOnce(t *testing.T) {
 		func(int) { c.checkpoint() },
 		func(i int) {
 			if rec, ok := c.findStored(ds[i%len(ds)]); ok {
-				c.drop(rec)
+				c.drop(rec, index.Removed)
 			}
 		},
 		func(i int) { c.freshVictimsOf(1 << 20) },

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"cistern/cache/index"
 	"cistern/internal/durable/durabletest"
 )
 
@@ -68,7 +69,7 @@ func TestGoneWhileCounted(t *testing.T) {
 				w.mu.Lock()
 				refuses = s.refused
 				w.mu.Unlock()
-				if _, ok := w.c.drop(rec); ok == s.refused {
+				if _, ok := w.c.drop(rec, index.Removed); ok == s.refused {
 					w.Errorf("removed: %v", ok)
 				}
 				w.mu.Lock()

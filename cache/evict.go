@@ -185,7 +185,7 @@ func (c *Cache) freshVictims(want int64) []index.Record {
 // use, and whose turn to be evicted comes first.
 func (c *Cache) expel(victims []index.Record) (any bool) {
 	for _, rec := range victims {
-		rec, ok := c.drop(rec)
+		rec, ok := c.drop(rec, index.Evicted)
 		if !ok {
 			continue // removed since it was chosen
 		}

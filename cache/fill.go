@@ -141,8 +141,9 @@ func (c *Cache) board(ctx context.Context, f *fill, r *flight.Reader, repo *Repo
 	default:
 		return nil, err
 	}
+	why := ""
 	if f.unasked || f.repo.Repository != repo.Repository {
-		if err := c.allow(ctx, repo, f.digest, !f.private, false); err != nil {
+		if why, err = c.allow(ctx, repo, f.digest, !f.private, false); err != nil {
 			return nil, err
 		}
 	}
@@ -153,7 +154,7 @@ func (c *Cache) board(ctx context.Context, f *fill, r *flight.Reader, repo *Repo
 	case !lead:
 		outcome = OutcomeJoin
 	}
-	content := &Content{Descriptor: oci.Descriptor{Digest: f.digest, Size: size}, Outcome: outcome, Since: time.Now()}
+	content := &Content{Descriptor: oci.Descriptor{Digest: f.digest, Size: size}, Outcome: outcome, Reason: why, Since: time.Now()}
 	if f.data != nil && f.Verified() {
 		c.tookPart(f, r.Asks())
 		content.Bytes, content.follower = f.data, r

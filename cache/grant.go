@@ -15,19 +15,20 @@ type holders []oci.Repository
 
 // allow tells whether content that is here may be served under a repository.
 // Public content always may. Private content needs a grant, and where there is
-// none yet, a proof upstream: cheap, shared by all who wait, remembered.
-func (c *Cache) allow(ctx context.Context, repo *Repository, d oci.Digest, public, manifest bool) error {
+// none yet, a proof upstream: cheap, shared by all who wait, remembered. It says why
+// upstream was asked.
+func (c *Cache) allow(ctx context.Context, repo *Repository, d oci.Digest, public, manifest bool) (why string, err error) {
 	if public || c.granted(repo.Repository, d) {
-		return nil
+		return "", nil
 	}
 	what := askedBlob(d)
 	if manifest {
 		what = askedManifest(d.String())
 	}
 	if err := c.refusal(repo.Repository, what); err != nil {
-		return err
+		return "", err
 	}
-	_, err := share(ctx, c, "proof "+d.String()+" "+repo.String(), func(ctx context.Context) (Resolved, error) {
+	_, err = share(ctx, c, "proof "+d.String()+" "+repo.String(), func(ctx context.Context) (Resolved, error) {
 		ask := repo.Source.BlobInfo
 		if manifest {
 			ask = func(ctx context.Context, d oci.Digest) (Resolved, error) { return repo.Source.Resolve(ctx, d.String()) }
@@ -43,9 +44,9 @@ func (c *Cache) allow(ctx context.Context, repo *Repository, d oci.Digest, publi
 		return r, err
 	})
 	if err != nil {
-		return fmt.Errorf("asking upstream whether %s holds %s: %w", repo, d, err)
+		return "", fmt.Errorf("asking upstream whether %s holds %s: %w", repo, d, err)
 	}
-	return nil
+	return reasonNotGranted, nil
 }
 
 func (c *Cache) granted(repo oci.Repository, d oci.Digest) bool {

@@ -53,7 +53,7 @@ func TestChangedWhileRead(t *testing.T) {
 	}
 	read(func() {
 		rec, _ := c.findStored(d)
-		if _, ok := c.drop(rec); !ok {
+		if _, ok := c.drop(rec, index.Removed); !ok {
 			t.Error("it was not removed")
 		}
 	})

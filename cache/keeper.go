@@ -77,7 +77,7 @@ func (c *Cache) checkpoint() (ok bool) {
 	left := c.syncGone()
 	synced := c.syncFresh()
 	b := c.batch(left, synced)
-	if !lost && len(b.Delete)+len(b.Put)+len(b.Touch)+len(b.PutTags)+len(b.DeleteTags)+len(b.PutGrants) == 0 {
+	if !lost && len(b.Delete)+len(b.Departed)+len(b.Put)+len(b.Touch)+len(b.PutTags)+len(b.DeleteTags)+len(b.PutGrants) == 0 {
 		return true
 	}
 	if !c.apply(b) {
@@ -244,7 +244,7 @@ func (c *Cache) condemn(rec index.Record) {
 	if err := c.store.Remove(rec.Digest, rec.Allocated); err != nil {
 		c.diskFailed("removing a blob", err)
 	}
-	c.forget(rec)
+	c.forget(rec, index.Damaged)
 }
 
 // putBack returns what a full or read-only disk did not take, for the next
@@ -278,6 +278,11 @@ func (c *Cache) batch(left []oci.Digest, synced map[oci.Digest]fresh) index.Batc
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b := index.Batch{TouchAge: c.touchAge(), Delete: left}
+	for _, d := range left {
+		if how := c.leaving[d].how; how.Why != 0 {
+			b.Departed = append(b.Departed, how)
+		}
+	}
 	for d, p := range synced {
 		if _, gone := c.gone[d]; gone || c.pending[d].turn != p.turn {
 			continue // evicted meanwhile, or the blob before it: that is to be deleted first

@@ -63,7 +63,7 @@ func short(err error) bool {
 
 // damaged drops a blob whose file is not what its record says.
 func (c *Cache) damaged(rec index.Record, why error) {
-	if _, ok := c.drop(rec); ok {
+	if _, ok := c.drop(rec, index.Damaged); ok {
 		c.stats.damaged.Add(1)
 		c.log.Warn("a cached blob is damaged and will be fetched again", zap.Stringer("digest", rec.Digest), zap.Error(why))
 	}
@@ -72,7 +72,7 @@ func (c *Cache) damaged(rec index.Record, why error) {
 // drop removes a blob, recorded or pending, with what is known of it, and gives
 // its record as it was; false if somebody else has removed it since rec was
 // read, who gave its space back already, or if the disk refuses.
-func (c *Cache) drop(rec index.Record) (index.Record, bool) {
+func (c *Cache) drop(rec index.Record, why index.Why) (index.Record, bool) {
 	if c.store == nil {
 		return rec, false
 	}
@@ -86,7 +86,7 @@ func (c *Cache) drop(rec index.Record) (index.Record, bool) {
 		c.diskFailed("removing a blob", err)
 		return rec, false
 	}
-	c.forget(rec)
+	c.forget(rec, why)
 	return rec, true
 }
 
@@ -113,6 +113,32 @@ func (c *Cache) small(d oci.Digest, limit int64) ([]byte, index.Record, bool) {
 		c.touchHot(e)
 		return e.data, e.rec, true
 	}
+	data, rec, ok := c.readSmall(d, limit)
+	if !ok {
+		return nil, rec, false
+	}
+	c.touch(d, time.Now())
+	if rec.Size <= maxHot {
+		c.hot.add(rec, data)
+		// It may be gone, or have another label, since it was looked up: then
+		// whoever changed that has removed it here already.
+		if now, ok := c.current(rec); !ok || now.Class != rec.Class || now.MediaType != rec.MediaType || now.Public != rec.Public {
+			c.hot.remove(d)
+		}
+	}
+	return data, rec, true
+}
+
+// peek is small for who only looks: it is no use of the object.
+func (c *Cache) peek(d oci.Digest) ([]byte, index.Record, bool) {
+	if e, ok := c.hot.get(d); ok {
+		return e.data, e.rec, true
+	}
+	return c.readSmall(d, maxManifest)
+}
+
+// readSmall reads an object of at most limit bytes from disk.
+func (c *Cache) readSmall(d oci.Digest, limit int64) ([]byte, index.Record, bool) {
 	rec, ok := c.findStored(d)
 	if !ok {
 		rec, ok = c.proveNow(d, limit)
@@ -133,15 +159,6 @@ func (c *Cache) small(d oci.Digest, limit int64) ([]byte, index.Record, bool) {
 	if !d.Verify(data) {
 		c.damaged(rec, errMismatch)
 		return nil, rec, false
-	}
-	c.touch(d, time.Now())
-	if rec.Size <= maxHot {
-		c.hot.add(rec, data)
-		// It may be gone, or have another label, since it was looked up: then
-		// whoever changed that has removed it here already.
-		if now, ok := c.current(rec); !ok || now.Class != rec.Class || now.MediaType != rec.MediaType || now.Public != rec.Public {
-			c.hot.remove(d)
-		}
 	}
 	return data, rec, true
 }

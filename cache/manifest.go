@@ -44,7 +44,7 @@ func (c *Cache) StatManifest(ctx context.Context, repo *Repository, ref oci.Refe
 	if r.Size < 0 || r.Digest != ref.Digest {
 		return c.byDigest(ctx, repo, ref.Digest)
 	}
-	return &Content{Descriptor: r.Descriptor, Outcome: OutcomeMiss, Since: time.Now()}, nil
+	return c.because(&Content{Descriptor: r.Descriptor, Outcome: OutcomeMiss, Since: time.Now()}), nil
 }
 
 // byDigest gives a manifest by digest, from here or upstream.
@@ -63,7 +63,7 @@ func (c *Cache) byDigest(ctx context.Context, repo *Repository, d oci.Digest) (*
 	if err != nil {
 		return nil, err
 	}
-	return m.content(outcome), nil
+	return c.because(m.content(outcome)), nil
 }
 
 // storedManifest serves what is here; nil and no error if nothing is.
@@ -72,10 +72,11 @@ func (c *Cache) storedManifest(ctx context.Context, repo *Repository, d oci.Dige
 	if !ok || rec.Class != index.ClassManifest {
 		return nil, nil
 	}
-	if err := c.allow(ctx, repo, d, rec.Public, true); err != nil {
+	why, err := c.allow(ctx, repo, d, rec.Public, true)
+	if err != nil {
 		return nil, err
 	}
-	return &Content{Descriptor: describe(rec), Since: rec.FirstSeen, Bytes: data}, nil
+	return &Content{Descriptor: describe(rec), Since: rec.FirstSeen, Reason: why, Bytes: data}, nil
 }
 
 // fetchManifest gets a manifest from upstream and keeps it.

@@ -147,7 +147,7 @@ func (c *Cache) setAside(rec index.Record, off int64, cause error) {
 			dn = &donor{f, off, rec}
 		}
 	}
-	if _, dropped := c.drop(rec); !dropped {
+	if _, dropped := c.drop(rec, index.Damaged); !dropped {
 		dn.close()
 		return // somebody else did
 	}

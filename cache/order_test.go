@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"cistern/cache/index"
 	"cistern/internal/durable/durabletest"
 	"cistern/internal/oci"
 )
@@ -91,7 +92,7 @@ func (w *watched) remove() {
 	if !ok {
 		w.t.Fatal("it is not here")
 	}
-	if _, ok := w.drop(rec); !ok {
+	if _, ok := w.drop(rec, index.Removed); !ok {
 		w.t.Fatal("it is not dropped")
 	}
 	w.checkpoint()
@@ -185,7 +186,7 @@ func TestEvictedAndBackWithinACheckpoint(t *testing.T) {
 	w.checkpoint()
 	drop := func(d oci.Digest) {
 		rec, _ := w.findStored(d)
-		w.drop(rec)
+		w.drop(rec, index.Removed)
 	}
 	w.syncing.Lock() // no checkpoint but ours
 	during = func() {
@@ -263,7 +264,7 @@ func TestCheckpointIsPutBack(t *testing.T) {
 	c.want(o.repo("a"), d, OutcomeMiss)
 	c.idle()
 	rec, _ := c.findStored(old)
-	c.drop(rec)
+	c.drop(rec, index.Removed)
 	if c.checkpoint() {
 		t.Fatal("void: the disk is not full")
 	}

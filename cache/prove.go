@@ -100,7 +100,7 @@ func (c *Cache) undoubt(d oci.Digest) {
 	defer c.mu.Unlock()
 	if rec, ok := c.doubted[d]; ok {
 		delete(c.doubted, d)
-		c.gone[d] = departed{rec.Class, rec.Allocated, true, true}
+		c.gone[d] = departed{class: rec.Class, allocated: rec.Allocated, recorded: true, unsynced: true}
 	}
 }
 

@@ -25,8 +25,9 @@ type fresh struct {
 type departed struct {
 	class     index.Class
 	allocated int64
-	recorded  bool // the index counts it still
-	unsynced  bool // its file may have lain in blobs/, and may come back
+	recorded  bool            // the index counts it still
+	unsynced  bool            // its file may have lain in blobs/, and may come back
+	how       index.Departure // its Why 0: nobody asks
 }
 
 // stillGoneLocked takes back what a checkpoint did not come to an end with. What
@@ -104,15 +105,22 @@ func (c *Cache) findStored(d oci.Digest) (index.Record, bool) {
 // after its file is gone, since whoever does not find a blob may begin to write
 // it. With a private one goes the knowledge of who may have it: bytes that come
 // back do not bring it back.
-func (c *Cache) forget(rec index.Record) {
+func (c *Cache) forget(rec index.Record, why index.Why) {
 	c.mu.Lock()
+	if at := c.touched[rec.Digest]; at.After(rec.LastUsed) {
+		rec.LastUsed = at
+	}
+	how := index.Departure{Digest: rec.Digest, Why: why, At: time.Now(), LastUsed: rec.LastUsed, Size: rec.Size}
 	was, waited := c.pending[rec.Digest]
 	delete(c.pending, rec.Digest)
 	delete(c.touched, rec.Digest)
 	delete(c.newGrant, rec.Digest)
-	if !c.gone[rec.Digest].recorded { // else that of an earlier blob is what the index counts
+	if g := c.gone[rec.Digest]; g.recorded { // that of an earlier blob is what the index counts
+		g.how = how
+		c.gone[rec.Digest] = g
+	} else {
 		known := !waited || was.recorded || was.known
-		c.gone[rec.Digest] = departed{rec.Class, rec.Allocated, known, known || was.placed}
+		c.gone[rec.Digest] = departed{rec.Class, rec.Allocated, known, known || was.placed, how}
 	}
 	many := len(c.gone) >= goneAt
 	c.mu.Unlock()

@@ -56,7 +56,7 @@ func (c *Cache) Remove(ref oci.Reference) (Removed, error) {
 		if !ok || used[d] {
 			continue
 		}
-		if rec, ok := c.drop(rec); ok {
+		if rec, ok := c.drop(rec, index.Removed); ok {
 			removed.Blobs++
 			removed.Bytes += rec.Allocated
 		}
@@ -76,7 +76,7 @@ func (c *Cache) reach(d oci.Digest, set map[oci.Digest]bool, depth int) {
 		return
 	}
 	set[d] = true
-	data, rec, ok := c.small(d, maxManifest)
+	data, rec, ok := c.peek(d)
 	if !ok || rec.Class != index.ClassManifest {
 		return
 	}

@@ -47,7 +47,7 @@ func (c *Cache) settleOne(d oci.Digest, size int64, rec index.Record, recorded b
 	case lies: // what is in blobs/ has the record, or is yet to be proven
 		return c.store.DropKept(d)
 	case recorded: // its file went before the last process did
-		c.gone[d] = departed{rec.Class, rec.Allocated, true, true}
+		c.gone[d] = departed{class: rec.Class, allocated: rec.Allocated, recorded: true, unsynced: true}
 	}
 	if doubted || c.store.SameBoot() {
 		return nil

@@ -102,7 +102,12 @@ func (c *Cache) askAgain(ctx context.Context, repo *Repository, t index.Tag, may
 	}
 	now, err := c.revalidate(wait, repo, t.Reference)
 	if err == nil {
-		return c.target(ctx, repo, now, OutcomeHit, head)
+		why := reasonWindow
+		if now.Target.Digest != t.Target.Digest {
+			why = reasonTagMoved
+		}
+		content, err := c.target(ctx, repo, now, OutcomeHit, head)
+		return content.also(why), err
 	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -142,7 +147,8 @@ func (c *Cache) firstSeen(ctx context.Context, repo *Repository, ref oci.Referen
 		if err != nil {
 			return nil, err
 		}
-		return c.target(ctx, repo, t, OutcomeMiss, head)
+		content, err := c.target(ctx, repo, t, OutcomeMiss, head)
+		return content.also(reasonTagNew), err
 	}
 	outcome := OutcomeJoin
 	m, err := share(ctx, c, "tag "+ref.String(), func(ctx context.Context) (*Manifest, error) {
@@ -152,7 +158,7 @@ func (c *Cache) firstSeen(ctx context.Context, repo *Repository, ref oci.Referen
 	if err != nil {
 		return nil, err
 	}
-	return m.content(outcome), nil
+	return m.content(outcome).also(reasonTagNew), nil
 }
 
 // fetchTag spends a pull on a tag.

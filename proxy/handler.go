@@ -64,6 +64,7 @@ type exchange struct {
 	req     oci.Request
 	target  target // up is nil until the request was resolved
 	outcome cache.Outcome
+	reason  string // why upstream was asked; "": it was not
 	start   time.Time
 }
 
@@ -185,7 +186,7 @@ func (h *Handler) finish(x *exchange, err error) {
 	if entry == nil {
 		return
 	}
-	var fields [12]zap.Field
+	var fields [13]zap.Field
 	f := append(fields[:0],
 		zap.String("method", x.r.Method), zap.String("kind", x.req.Kind.String()), zap.Int("status", x.w.status),
 		zap.String("outcome", x.outcome.String()), zap.Int64("bytes", x.w.bytes), zap.Duration("duration", took),
@@ -195,6 +196,9 @@ func (h *Handler) finish(x *exchange, err error) {
 			zap.String("reference", oci.Reference{Tag: x.req.Tag, Digest: x.req.Digest}.Ref()))
 	} else if x.req.Kind != oci.KindPing {
 		f = append(f, zap.String("url", cut256(x.r.RequestURI)))
+	}
+	if x.reason != "" {
+		f = append(f, zap.String("reason", x.reason))
 	}
 	switch {
 	case err != nil && x.r.Context().Err() != nil:
@@ -239,7 +243,7 @@ func (x *exchange) write(mediaType string, body []byte) error {
 
 // describe sets the headers that come with content (DESIGN section 7).
 func (x *exchange) describe(c *cache.Content) {
-	x.outcome = c.Outcome
+	x.outcome, x.reason = c.Outcome, c.Reason
 	h := x.w.Header()
 	d := c.Digest.String()
 	h["Docker-Content-Digest"] = []string{d}
