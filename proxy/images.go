@@ -75,6 +75,25 @@ func (h *Handler) Refresh(ctx context.Context, name string) (Refreshed, error) {
 	return Refreshed{Image: ref.String(), Before: before.String(), Now: now.String(), Changed: before != now}, nil
 }
 
+// Image describes an image: what it consists of, what of that is here, and why the rest
+// is not. A name without a tag means latest. It asks nothing upstream.
+func (h *Handler) Image(_ context.Context, name string) (cache.ImageDetail, error) {
+	ref, err := h.one(name)
+	if err != nil {
+		return cache.ImageDetail{}, err
+	}
+	return h.cache.Image(ref), nil
+}
+
+// one reads the name of one image.
+func (h *Handler) one(name string) (oci.Reference, error) {
+	_, ref, err := h.image(name)
+	if err == nil && ref.Ref() == "" {
+		ref.Tag = "latest"
+	}
+	return ref, err
+}
+
 // Remove drops what is cached of an image and not used by another: one tag or
 // digest, or with neither all of the repository's tags.
 func (h *Handler) Remove(_ context.Context, name string) (cache.Removed, error) {

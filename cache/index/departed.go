@@ -33,6 +33,19 @@ type Departure struct {
 	Size     int64 // bytes of content
 }
 
+// addedBuckets are what a file of an older program may lack: the first transaction makes
+// them, and they mean nothing to that program.
+func addedBuckets() [][]byte { return [][]byte{bucketDeparted, bucketDepartures} }
+
+func addBuckets(tx *bolt.Tx) error {
+	for _, name := range addedBuckets() {
+		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Departed tells of a digest that has gone, if it is among those remembered. A value
 // that is damaged is none.
 func (x *Index) Departed(d oci.Digest) (dep Departure, known bool, err error) {

@@ -43,14 +43,10 @@ var (
 	bucketDepartures = []byte("departures")
 )
 
-// buckets are what every index has had from the start, addedBuckets what a file of an
-// older program may lack: the first transaction makes it, and it means nothing to that
-// program.
+// buckets are what every index has had from the start; see addedBuckets.
 func buckets() [][]byte {
 	return [][]byte{bucketMeta, bucketNames, bucketIDs, bucketBlobs, bucketRecency, bucketTags, bucketGrants}
 }
-
-func addedBuckets() [][]byte { return [][]byte{bucketDeparted, bucketDepartures} }
 
 // Index is an open index file. All methods may be called concurrently; a call
 // that reads waits for no commit.
@@ -222,15 +218,6 @@ func create(tx *bolt.Tx) error {
 		return err
 	}
 	return tx.Bucket(bucketMeta).Put(keyVersion, seal(keyVersion, binary.BigEndian.AppendUint32(nil, layout)))
-}
-
-func addBuckets(tx *bolt.Tx) error {
-	for _, name := range addedBuckets() {
-		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func syncFolder(dir string) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,6 +32,8 @@ func (a *app) clientCommands() []*cobra.Command {
 		{"clients", "Show who pulls through it", cobra.NoArgs, clients},
 		{"fills", "Show what is on its way from upstream", cobra.NoArgs, fills},
 		{"upstreams", "Show the registries behind it", cobra.NoArgs, upstreams},
+		{"show NAME", "Show what an image consists of, and what of it is here", cobra.ExactArgs(1), show},
+		{"why NAME|DIGEST", "Say why an image, or a blob, is not here", cobra.ExactArgs(1), why},
 		{"rm NAME", "Drop an image, or all of a repository, from the cache", cobra.ExactArgs(1), remove},
 		{"refresh NAME:TAG", "Ask upstream about a tag now", cobra.ExactArgs(1), refresh},
 	}
@@ -38,6 +41,9 @@ func (a *app) clientCommands() []*cobra.Command {
 	for _, v := range verbs {
 		cmd := &cobra.Command{Use: v.use, Short: v.short, Args: v.args}
 		output, connect := outputFlag(cmd), a.adminFlags(cmd)
+		if strings.Contains(v.use, "NAME") {
+			cmd.ValidArgsFunction = a.completeImages(func() (*admin.Client, error) { c, _, err := connect(); return c, err })
+		}
 		cmd.RunE = failing(func(cmd *cobra.Command, args []string) error {
 			if *output != "" && *output != "json" {
 				return usageError("-o %s: only json is known", *output)
@@ -52,7 +58,7 @@ func (a *app) clientCommands() []*cobra.Command {
 		})
 		out = append(out, cmd)
 	}
-	return append(out, a.healthcheckCommand())
+	return append(out, a.listCommand(), a.evictCommand(), a.healthcheckCommand())
 }
 
 // adminFlags adds the flags that say where the daemon is, and gives a client.

@@ -119,6 +119,47 @@ func (c *Client) Remove(ctx context.Context, image string) (r cache.Removed, err
 	return r, c.call(ctx, http.MethodPost, "/api/v1/rm", url.Values{"image": {image}}, &r)
 }
 
+// Image asks what an image consists of, and what of that is there.
+func (c *Client) Image(ctx context.Context, image string) (i cache.ImageDetail, err error) {
+	return i, c.call(ctx, http.MethodGet, "/api/v1/image", url.Values{"image": {image}}, &i)
+}
+
+// Blob asks what is known of a digest.
+func (c *Client) Blob(ctx context.Context, digest string) (p cache.Part, err error) {
+	return p, c.call(ctx, http.MethodGet, "/api/v1/blob", url.Values{"digest": {digest}}, &p)
+}
+
+// EvictNext asks what would go for so many bytes.
+func (c *Client) EvictNext(ctx context.Context, bytes int64) (e Eviction, err error) {
+	return e, c.call(ctx, http.MethodGet, "/api/v1/evict", url.Values{"bytes": {strconv.FormatInt(bytes, 10)}}, &e)
+}
+
+// Images gives each image that is known to each, as they come.
+func (c *Client) Images(ctx context.Context, each func(cache.ImageInfo) error) error {
+	body, err := c.open(ctx, http.MethodGet, "/api/v1/images", nil)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	for dec := json.NewDecoder(body); ; {
+		var line struct {
+			cache.ImageInfo
+			failure
+		}
+		switch err := dec.Decode(&line); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read answer of %s: %w", c.address, err)
+		case line.Error != "":
+			return errors.New(line.Error)
+		}
+		if err := each(line.ImageInfo); err != nil {
+			return err
+		}
+	}
+}
+
 // Healthy asks whether the daemon lives, and nothing more.
 func (c *Client) Healthy(ctx context.Context) error {
 	return c.call(ctx, http.MethodGet, "/healthz", nil, nil)
@@ -126,28 +167,14 @@ func (c *Client) Healthy(ctx context.Context) error {
 
 // call makes one request and reads its answer into out, if there is one.
 func (c *Client) call(ctx context.Context, method, path string, query url.Values, out any) error {
-	target := c.base + path
-	if len(query) > 0 {
-		target += "?" + query.Encode()
-	}
-	req, err := http.NewRequestWithContext(ctx, method, target, nil)
+	answer, err := c.open(ctx, method, path, query)
 	if err != nil {
-		return fmt.Errorf("admin address %s: %w", c.address, err)
+		return err
 	}
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return c.unreachable(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	defer answer.Close()
+	body, err := io.ReadAll(io.LimitReader(answer, maxAnswer))
 	if err != nil {
 		return fmt.Errorf("read answer of %s: %w", c.address, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return c.refused(resp, body)
 	}
 	if out == nil {
 		return nil
@@ -156,6 +183,34 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 		return fmt.Errorf("what answers at %s is not cistern's admin listener, or another version of it: %w", c.address, err)
 	}
 	return nil
+}
+
+// open makes one request and gives the body of its answer, if that is a good one.
+func (c *Client) open(ctx context.Context, method, path string, query url.Values) (io.ReadCloser, error) {
+	target := c.base + path
+	if len(query) > 0 {
+		target += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, target, nil)
+	if err != nil {
+		return nil, fmt.Errorf("admin address %s: %w", c.address, err)
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("read answer of %s: %w", c.address, err)
+	}
+	return nil, c.refused(resp, body)
 }
 
 // unreachable explains why nothing answered.

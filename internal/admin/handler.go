@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,9 +29,20 @@ type Registry interface {
 	Clients() []proxy.Client
 	Refresh(ctx context.Context, image string) (proxy.Refreshed, error)
 	Remove(ctx context.Context, image string) (cache.Removed, error)
+	Image(ctx context.Context, image string) (cache.ImageDetail, error)
 }
 
-// Cache is what is kept, *cache.Cache.
+// Kept is what is kept, *cache.Cache.
+type Kept interface {
+	// Images lists the tags that are known.
+	Images() iter.Seq2[cache.ImageInfo, error]
+	// Seen describes a digest, whatever image it belongs to.
+	Seen(d oci.Digest) cache.Part
+	// EvictNext tells what would go for so many bytes.
+	EvictNext(want int64) ([]cache.Next, error)
+}
+
+// Cache is how keeping it fares, *cache.Cache.
 type Cache interface {
 	Stats() cache.Stats
 	// Fills are in the order in which they began.
@@ -41,6 +54,7 @@ type Cache interface {
 var (
 	_ Registry = (*proxy.Handler)(nil)
 	_ Cache    = (*cache.Cache)(nil)
+	_ Kept     = (*cache.Cache)(nil)
 )
 
 // Options are what the handler shows, and to whom. All fields are needed but
@@ -48,6 +62,7 @@ var (
 type Options struct {
 	Registry  Registry
 	Cache     Cache
+	Kept      Kept
 	Upstreams []*upstream.Upstream
 	Default   string // the default upstream; may be ""
 	Metrics   http.Handler
@@ -67,6 +82,7 @@ type Handler struct {
 	log      *zap.Logger
 	started  time.Time
 	stopping atomic.Bool
+	listing  sync.Mutex // held by the one list of images that is being made
 	http     http.Handler
 }
 
@@ -104,6 +120,10 @@ func (h *Handler) routes() http.Handler {
 	mux.HandleFunc("GET /api/v1/upstreams", func(w http.ResponseWriter, _ *http.Request) { answer(w, Upstreams{h.upstreams()}) })
 	mux.HandleFunc("GET /api/v1/clients", func(w http.ResponseWriter, _ *http.Request) { answer(w, Clients{h.clients()}) })
 	mux.HandleFunc("GET /api/v1/fills", func(w http.ResponseWriter, _ *http.Request) { answer(w, Fills{h.o.Cache.Fills()}) })
+	mux.HandleFunc("GET /api/v1/images", h.images)
+	mux.HandleFunc("GET /api/v1/image", h.image)
+	mux.HandleFunc("GET /api/v1/blob", h.blob)
+	mux.HandleFunc("GET /api/v1/evict", h.evictNext)
 	mux.HandleFunc("POST /api/v1/refresh", h.refresh)
 	mux.HandleFunc("POST /api/v1/rm", h.remove)
 	mux.HandleFunc("DELETE /api/v1/rm", h.remove)
@@ -136,7 +156,7 @@ func (h *Handler) guarded(next http.Handler) http.Handler {
 // index is for a person who wonders what listens here.
 func index(w http.ResponseWriter, _ *http.Request) {
 	text(w, http.StatusOK, "This is the admin address of cistern: /metrics /healthz /readyz /debug/pprof/ "+
-		"/api/v1/status /api/v1/upstreams /api/v1/clients /api/v1/fills /api/v1/version")
+		"/api/v1/status /api/v1/upstreams /api/v1/clients /api/v1/fills /api/v1/images /api/v1/image /api/v1/blob /api/v1/evict /api/v1/version")
 }
 
 func (h *Handler) ready(w http.ResponseWriter, _ *http.Request) {
@@ -165,11 +185,19 @@ func (h *Handler) remove(w http.ResponseWriter, r *http.Request) {
 	change(h, w, r, "rm", h.o.Registry.Remove)
 }
 
-// change runs do on the image that the request names, and logs who did it.
-func change[T any](h *Handler, w http.ResponseWriter, r *http.Request, verb string, do func(context.Context, string) (T, error)) {
-	image := r.URL.Query().Get("image")
+// named gives the image that a request names, or tells it to name one.
+func named(w http.ResponseWriter, r *http.Request) (image string, ok bool) {
+	image = r.URL.Query().Get("image")
 	if image == "" {
 		fail(w, r, http.StatusBadRequest, "name the image: "+r.URL.Path+"?image=NAME")
+	}
+	return image, image != ""
+}
+
+// change runs do on the image that the request names, and logs who did it.
+func change[T any](h *Handler, w http.ResponseWriter, r *http.Request, verb string, do func(context.Context, string) (T, error)) {
+	image, ok := named(w, r)
+	if !ok {
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -50,12 +51,25 @@ func (r registry) Remove(_ context.Context, image string) (cache.Removed, error)
 	return r.remove(image)
 }
 
+func (registry) Image(_ context.Context, image string) (cache.ImageDetail, error) {
+	return cache.ImageDetail{Image: image, Bytes: 7}, nil
+}
+
 // disk is a cache that is ready or says why not.
 type disk struct{ err error }
 
 func (disk) Stats() cache.Stats { return cache.Stats{Bytes: 5, Limit: 10, Blobs: 1} }
 func (disk) Fills() []cache.FillInfo {
 	return []cache.FillInfo{{Digest: "sha256:ab", Upstream: "docker.io", Repository: "library/app", Size: -1, Extents: 2, Rate: 7, Origin: "cdn.test", Whole: true}}
+}
+func (d disk) Images() iter.Seq2[cache.ImageInfo, error] {
+	return func(yield func(cache.ImageInfo, error) bool) {
+		_ = yield(cache.ImageInfo{Image: "docker.io/library/app:1"}, nil) && yield(cache.ImageInfo{Image: "docker.io/library/app:2"}, d.err)
+	}
+}
+func (disk) Seen(d oci.Digest) cache.Part { return cache.Part{Digest: d.String(), Here: true} }
+func (disk) EvictNext(want int64) ([]cache.Next, error) {
+	return []cache.Next{{Digest: "sha256:ab", Allocated: want}}, nil
 }
 func (d disk) Ready() error { return d.err }
 
@@ -73,7 +87,7 @@ func admin(t *testing.T, change func(*Options)) *Handler {
 	}
 	t.Cleanup(up.Close)
 	o := Options{
-		Registry: registry{}, Cache: disk{}, Upstreams: []*upstream.Upstream{up}, Default: "docker.io",
+		Registry: registry{}, Cache: disk{}, Kept: disk{}, Upstreams: []*upstream.Upstream{up}, Default: "docker.io",
 		Metrics: http.NotFoundHandler(), Listener: l, Version: Version{Version: "v1"},
 		Address: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)},
 	}

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"cistern/cache"
+	"cistern/internal/admin"
+)
+
+// The verbs about what is kept: ls, show, why, evict.
+
+// listCommand is `cistern ls`. Images are printed as they come: there may be many.
+func (a *app) listCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "ls", Short: "List the images that are cached", Args: cobra.NoArgs}
+	output, connect := outputFlag(cmd), a.adminFlags(cmd)
+	cmd.RunE = failing(func(*cobra.Command, []string) error {
+		c, _, err := connect()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), askTime)
+		defer cancel()
+		switch *output {
+		case "":
+			return a.listImages(ctx, c)
+		case "json": // a line each
+			enc := json.NewEncoder(a.stdout)
+			return c.Images(ctx, func(i cache.ImageInfo) error { return enc.Encode(i) })
+		}
+		return usageError("-o %s: only json is known", *output)
+	})
+	return cmd
+}
+
+func (a *app) listImages(ctx context.Context, c *admin.Client) error {
+	now, n := time.Now(), 0
+	err := c.Images(ctx, func(i cache.ImageInfo) error {
+		if n++; n == 1 {
+			fmt.Fprintf(a.stdout, "%-10s %-8s %-8s %-19s %s\n", "SIZE", "MISSING", "CHECKED", "DIGEST", "IMAGE")
+		}
+		missing := "-"
+		if i.Missing > 0 {
+			missing = count(uint64(i.Missing))
+		}
+		_, err := fmt.Fprintf(a.stdout, "%-10s %-8s %-8s %-19s %s\n",
+			size(uint64(max(0, i.Bytes))), missing, age(i.Checked, now), cutDigest(i.Digest), printable(i.Image))
+		return err
+	})
+	if err == nil && n == 0 {
+		fmt.Fprintln(a.stdout, "No image is cached.")
+	}
+	return err
+}
+
+// cutDigest is a digest as far as people read it.
+func cutDigest(d string) string {
+	alg, hex, ok := strings.Cut(d, ":")
+	if !ok {
+		return d
+	}
+	return alg + ":" + hex[:min(len(hex), 12)]
+}
+
+func show(ctx context.Context, a *app, c *admin.Client, args []string, output string) error {
+	i, err := c.Image(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	return a.print(output, i, func() {
+		now := time.Now()
+		if i.Digest == "" {
+			fmt.Fprintf(a.stdout, "%s is not known here: nobody has pulled it\n", i.Image)
+			return
+		}
+		rows := [][]string{{"Image", i.Image}, {"Digest", i.Digest}, {"Here", size(uint64(max(0, i.Bytes)))}, {"Last used", age(i.LastUsed, now)}}
+		if !i.Checked.IsZero() {
+			rows = append(rows, []string{"Tag", fmt.Sprintf("so upstream said last %s ago, and first %s ago", age(i.Checked, now), age(i.Changed, now))})
+		}
+		table(a.stdout, nil, rows)
+		fmt.Fprintln(a.stdout)
+		table(a.stdout, []string{"KIND", "SIZE", "LAST USED", "PLATFORM", "DIGEST", ""}, partRows(i.Parts, now))
+	})
+}
+
+func partRows(parts []cache.Part, now time.Time) (rows [][]string) {
+	for _, p := range parts {
+		bytes, note := "-", ""
+		if p.Size >= 0 {
+			bytes = size(uint64(p.Size))
+		}
+		switch {
+		case p.Shared:
+			note = "named above"
+		case !p.Here:
+			note = "not here: " + absence(p.Absence, now)
+		}
+		rows = append(rows, []string{p.Kind, bytes, age(p.LastUsed, now), p.Platform, cutDigest(p.Digest), note})
+	}
+	return rows
+}
+
+// absence is why something is not here, for people.
+func absence(a *cache.Absence, now time.Time) string {
+	if a == nil || a.At.IsZero() {
+		return "never seen, or gone too long ago"
+	}
+	s := fmt.Sprintf("%s %s ago", a.Why, age(a.At, now))
+	if !a.LastUsed.IsZero() {
+		s += fmt.Sprintf(", last used %s ago", age(a.LastUsed, now))
+	}
+	return s
+}
+
+// why says of an image, or a digest, what the next pull would find.
+func why(ctx context.Context, a *app, c *admin.Client, args []string, output string) error {
+	if strings.HasPrefix(args[0], "sha256:") || strings.HasPrefix(args[0], "sha512:") {
+		p, err := c.Blob(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return a.print(output, p, func() { a.whyParts([]cache.Part{p}) })
+	}
+	i, err := c.Image(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	return a.print(output, i, func() {
+		if i.Digest == "" {
+			fmt.Fprintf(a.stdout, "%s: never seen: nobody has pulled this tag\n", i.Image)
+			return
+		}
+		if !i.Checked.IsZero() {
+			fmt.Fprintf(a.stdout, "%s is %s, as upstream said last %s ago, and first %s ago\n",
+				i.Image, cutDigest(i.Digest), age(i.Checked, time.Now()), age(i.Changed, time.Now()))
+		}
+		a.whyParts(i.Parts)
+	})
+}
+
+func (a *app) whyParts(parts []cache.Part) {
+	now, here, known, platforms := time.Now(), 0, 0, 0
+	for _, p := range parts {
+		switch {
+		case p.Shared:
+			continue
+		case !p.Here && p.Platform != "" && p.Absence != nil && p.Absence.At.IsZero():
+			platforms++
+			continue
+		case p.Here:
+			here++
+			if len(parts) == 1 {
+				fmt.Fprintf(a.stdout, "%s %s is here since %s, last used %s ago\n", p.Kind, cutDigest(p.Digest), age(p.FirstSeen, now), age(p.LastUsed, now))
+			}
+		default:
+			fmt.Fprintf(a.stdout, "%s %s is not here: %s\n", printable(strings.TrimSpace(p.Platform+" "+p.Kind)), cutDigest(p.Digest), absence(p.Absence, now))
+		}
+		known++
+	}
+	if len(parts) > 1 {
+		fmt.Fprintf(a.stdout, "%d of its %d parts are here\n", here, known)
+	}
+	if platforms > 0 {
+		fmt.Fprintf(a.stdout, "and nobody has pulled %d of its platforms\n", platforms)
+	}
+}
+
+// evictCommand is `cistern evict --dry-run`.
+func (a *app) evictCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "evict --dry-run", Short: "Show what would be evicted next, and why", Args: cobra.NoArgs}
+	dry := cmd.Flags().Bool("dry-run", false, "only show it; the cache evicts by itself, when it needs the space")
+	bytes := cmd.Flags().String("bytes", "1GiB", "`SIZE` that would be needed")
+	output, connect := outputFlag(cmd), a.adminFlags(cmd)
+	cmd.RunE = failing(func(*cobra.Command, []string) error {
+		want, perr := humanize.ParseBytes(*bytes)
+		switch {
+		case !*dry:
+			return usageError("evict only shows what would go: say --dry-run; `cistern rm NAME` removes an image")
+		case perr != nil || want == 0 || want > 1<<62:
+			return usageError("--bytes %s: want a size such as 10GiB", *bytes)
+		}
+		c, _, err := connect()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), askTime)
+		defer cancel()
+		e, err := c.EvictNext(ctx, int64(want))
+		if err != nil {
+			return err
+		}
+		return a.print(*output, e, func() { a.evictionTable(e) })
+	})
+	return cmd
+}
+
+func (a *app) evictionTable(e admin.Eviction) {
+	if len(e.Next) == 0 {
+		fmt.Fprintln(a.stdout, "Nothing can be evicted.")
+		return
+	}
+	var rows [][]string
+	sum := int64(0)
+	for _, n := range e.Next {
+		sum += n.Allocated
+		rows = append(rows, []string{age(n.LastUsed, time.Now()), size(uint64(n.Allocated)), n.Class, cutDigest(n.Digest)})
+	}
+	table(a.stdout, []string{"LAST USED", "ON DISK", "CLASS", "DIGEST"}, rows)
+	fmt.Fprintf(a.stdout, "%d blobs, %s in all: they were not used for the longest time\n", len(e.Next), size(uint64(sum)))
+}
+
+// completeImages offers names of cached images to the shell; none if there is no daemon
+// to ask.
+func (a *app) completeImages(connect func() (*admin.Client, error)) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, begun string) (names []string, _ cobra.ShellCompDirective) {
+		c, err := connect()
+		if err != nil || len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = c.Images(ctx, func(i cache.ImageInfo) error { // what came in a second is what is offered
+			if strings.HasPrefix(i.Image, begun) && len(names) < maxOffered {
+				names = append(names, i.Image)
+			}
+			return nil
+		})
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// maxOffered is how many names a shell is offered.
+const maxOffered = 200
