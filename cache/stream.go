@@ -67,6 +67,16 @@ func newStream(ctx context.Context, src Source, may *allowance, d oci.Digest, of
 
 // open opens the body at the stream's offset and learns the size.
 func (s *stream) open() error {
+	for {
+		deadline := time.Now().Add(openBound)
+		err := s.openOnce()
+		if !errors.Is(err, oci.ErrUnavailable) || !stoodStill(deadline) {
+			return err
+		}
+	}
+}
+
+func (s *stream) openOnce() error {
 	ctx, drop := context.WithCancelCause(s.ctx) // governs the body as well
 	stop := bound(openBound, func() { drop(errSlow) })
 	body, err := s.src.Blob(ctx, s.d, s.off, s.last())

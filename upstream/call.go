@@ -190,7 +190,7 @@ func (u *Upstream) try(ctx context.Context, q *query, ep *endpoint, use func(*an
 	start := time.Now()
 	a, err := u.ask(rctx, q, ep)
 	if err != nil {
-		err = silent(err, time.Since(start))
+		err = silent(ctx, err, time.Since(start))
 	} else {
 		u.counts.quota(a.Header)
 		err = a.err()
@@ -219,9 +219,13 @@ func (u *Upstream) try(ctx context.Context, q *query, ep *endpoint, use func(*an
 // silent makes a caller's deadline the endpoint's fault where that had said
 // nothing for as long as a connection may take: an upstream that hangs would
 // else never be found down by callers less patient than our own timeouts. A
-// caller who left is another matter.
-func silent(err error, took time.Duration) error {
+// caller who left is another matter, and so is one who wakes up long after the
+// deadline: the process stood still.
+func silent(ctx context.Context, err error, took time.Duration) error {
 	var e *Error
+	if d, ok := ctx.Deadline(); ok && time.Since(d) > time.Second {
+		return err
+	}
 	if took < silence || !errors.As(err, &e) || e.fault != faultNone || e.Class != oci.ErrUnavailable || !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}

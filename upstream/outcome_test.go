@@ -13,7 +13,8 @@ import (
 )
 
 // TestImpatientCallers: a fault before the caller's end still counts, and so
-// does a silence as long as a connection may take; a short deadline does not.
+// does a silence as long as a connection may take; a short deadline does not, nor
+// one that passed long ago.
 func TestImpatientCallers(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
@@ -29,11 +30,12 @@ func TestImpatientCallers(t *testing.T) {
 		"fault":                 {[]error{passing}, errDown},
 		"fault, then fine":      {[]error{passing, nil}, nil},
 		"fault, then 404":       {[]error{passing, &Error{Class: oci.ErrNotFound}}, nil},
-		"deadline":              {[]error{silent(late, time.Second)}, errNothing},
-		"long silence":          {[]error{silent(late, silence)}, errDown},
+		"deadline":              {[]error{silent(t.Context(), late, time.Second)}, errNothing},
+		"long silence":          {[]error{silent(t.Context(), late, silence)}, errDown},
+		"we stood still":        {[]error{silent(ctx, late, silence)}, errNothing},
 		"fault, then deadline":  {[]error{passing, late}, errDown},
 		"fault, then cancelled": {[]error{passing, &Error{Err: context.Canceled}}, errDown},
-		"cancelled after long":  {[]error{silent(&Error{Err: context.Canceled}, time.Hour)}, errNothing},
+		"cancelled after long":  {[]error{silent(t.Context(), &Error{Err: context.Canceled}, time.Hour)}, errNothing},
 	} {
 		ep := newEndpoint(parseURL(t, "http://host"))
 		c := &call{visits: map[*endpoint]*visit{ep: {}}}
