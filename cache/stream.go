@@ -67,13 +67,12 @@ func newStream(ctx context.Context, src Source, may *allowance, d oci.Digest, of
 
 // open opens the body at the stream's offset and learns the size.
 func (s *stream) open() error {
-	for {
-		deadline := time.Now().Add(openBound)
-		err := s.openOnce()
-		if !errors.Is(err, oci.ErrUnavailable) || !stoodStill(deadline) {
-			return err
-		}
+	deadline := time.Now().Add(openBound)
+	err := s.openOnce()
+	if errors.Is(err, oci.ErrUnavailable) && stoodStill(deadline) {
+		err = s.openOnce() // once: it may also have taken long to skip what was read before
 	}
+	return err
 }
 
 func (s *stream) openOnce() error {
