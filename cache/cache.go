@@ -80,7 +80,10 @@ type Cache struct {
 	docs     *lru.Cache[string, *Document]
 	grants   *lru.Cache[oci.Digest, holders]
 	tags     *lru.Cache[oci.Reference, index.Tag]
-	paces    paces
+
+	unverified *lru.Cache[oci.Digest, time.Time] // blobs that upstream sent and that were not what their digest says
+	paces      paces
+	pins       pins
 
 	mu         sync.Mutex // guards all below; taken last
 	pending    map[oci.Digest]fresh
@@ -173,7 +176,7 @@ func Open(o Options) (*Cache, error) {
 
 func newCache(o Options) *Cache {
 	c := &Cache{
-		o: o, log: o.Log, hot: newHotSet(o.HotBytes), paces: newPaces(),
+		o: o, log: o.Log, hot: newHotSet(o.HotBytes), paces: newPaces(), pins: newPins(),
 		pending: map[oci.Digest]fresh{}, gone: map[oci.Digest]departed{}, doubted: map[oci.Digest]index.Record{},
 		touched: map[oci.Digest]time.Time{}, newTags: map[oci.Reference]index.Tag{}, goneTags: map[oci.Reference]struct{}{},
 		newGrant: map[oci.Digest]map[oci.Repository]time.Time{}, writing: map[oci.Digest]func(){},
@@ -186,6 +189,7 @@ func newCache(o Options) *Cache {
 	c.docs, _ = lru.New[string, *Document](documentsKept)
 	c.grants, _ = lru.New[oci.Digest, holders](grantsKept)
 	c.tags, _ = lru.New[oci.Reference, index.Tag](tagsKept)
+	c.unverified, _ = lru.New[oci.Digest, time.Time](negativeKept)
 	c.spans.New = func() any { return new([span]byte) }
 	c.chunks.New = func() any { return new([chunk]byte) }
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -200,6 +204,10 @@ func (c *Cache) openDisk() error {
 	}
 	if err != nil {
 		c.noDisk(err)
+		return nil
+	}
+	if err := c.loadPins(store); err != nil {
+		c.noDisk(errors.Join(err, store.Close()))
 		return nil
 	}
 	c.o.index.Grew = func(int64) { c.countIndex() } // after each transaction

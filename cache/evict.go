@@ -62,6 +62,9 @@ func (c *Cache) evictSome() (more bool) {
 	if want <= 0 {
 		return false
 	}
+	if !c.repin() {
+		return false // not while it is not known what is pinned
+	}
 	want += min(c.o.Limit/evictShare, evictMost)
 	victims, err := c.idx.Load().Victims(want, c.floorsInIndex(), c.lastTouch, c.passOver)
 	if err != nil {
@@ -79,7 +82,7 @@ func (c *Cache) evictSome() (more bool) {
 // dropLeftover removes one fill that stopped and that nobody goes on with.
 func (c *Cache) dropLeftover() bool {
 	for d := range c.store.Fills() {
-		if c.dropOne(d, time.Time{}) {
+		if !c.pins.holding(d) && c.dropOne(d, time.Time{}) { // it may be all of a blob
 			return true
 		}
 	}
@@ -119,9 +122,11 @@ func (c *Cache) lastTouch(d oci.Digest) time.Time {
 	return c.touched[d]
 }
 
-// busy tells whether a blob must be passed over: somebody reads it, or the
-// counting would begin anew for it.
-func (c *Cache) busy(d oci.Digest) bool { return c.store.Reading(d) || c.rebuild.provenEarly(d) }
+// busy tells whether a blob must be passed over: somebody reads it, or it is pinned, or
+// the counting would begin anew for it.
+func (c *Cache) busy(d oci.Digest) bool {
+	return c.store.Reading(d) || c.pins.holding(d) || c.rebuild.provenEarly(d)
+}
 
 // passOver tells which records are no candidates: those of blobs that are busy,
 // or gone, or gone and here anew.

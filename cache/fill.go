@@ -242,6 +242,7 @@ func (c *Cache) wrong(f *fill, err error) {
 		return
 	}
 	c.upstream(f.repo.Upstream).verifyFailures.Add(1)
+	c.unverified.Add(f.digest, time.Now())
 	c.log.Warn("upstream sent wrong bytes", zap.Stringer("digest", f.digest), zap.Stringer("repository", f.repo), zap.Int("attempt", f.attempt))
 }
 

@@ -20,6 +20,7 @@ type ImageInfo struct {
 	Bytes   int64     `json:"bytes"`   // content of all that it consists of, each part once
 	Missing int       `json:"missing"` // parts of these that are not here
 	Checked time.Time `json:"checked,omitzero"`
+	Pinned  bool      `json:"pinned,omitempty"`
 }
 
 // Images lists the tags that are known: those that the index does not know of yet, then
@@ -53,17 +54,24 @@ func (c *Cache) Images() iter.Seq2[ImageInfo, error] {
 }
 
 func (c *Cache) imageInfo(t index.Tag) ImageInfo {
-	i := ImageInfo{Image: t.Reference.String(), Digest: t.Target.Digest.String(), Checked: t.Checked}
-	for _, p := range c.parts(t.Target.Digest) {
+	i := ImageInfo{Image: t.Reference.String(), Digest: t.Target.Digest.String(), Checked: t.Checked, Pinned: c.pins.holding(t.Target.Digest)}
+	i.Bytes, i.Missing = c.weigh(t.Target.Digest)
+	return i
+}
+
+// weigh gives the bytes of an image, each part counted once, and how many of these parts
+// are not here, but for platforms that nobody has pulled.
+func (c *Cache) weigh(d oci.Digest) (bytes int64, missing int) {
+	for _, p := range c.parts(d) {
 		switch {
 		case p.Shared, !p.Here && p.Platform != "":
 			continue
 		case !p.Here:
-			i.Missing++
+			missing++
 		}
-		i.Bytes = added(i.Bytes, p.Size)
+		bytes = added(bytes, p.Size)
 	}
-	return i
+	return bytes, missing
 }
 
 // added adds a size that somebody else has said.
@@ -90,8 +98,9 @@ type ImageDetail struct {
 	Checked  time.Time `json:"checked,omitzero"` // upstream's last word on the tag
 	Changed  time.Time `json:"changed,omitzero"` // since when that is its word
 	LastUsed time.Time `json:"last_used,omitzero"`
-	Bytes    int64     `json:"bytes"` // content of all parts that are here, each once
-	Parts    []Part    `json:"parts"` // maxParts at most
+	Bytes    int64     `json:"bytes"`          // content of all parts that are here, each once
+	Pins     []string  `json:"pins,omitempty"` // that keep it, by name
+	Parts    []Part    `json:"parts"`          // maxParts at most
 }
 
 // maxParts bounds what is told of an image: an index of 8 MiB names many.
@@ -109,7 +118,7 @@ func (c *Cache) Image(ref oci.Reference) ImageDetail {
 		}
 		d, i.Checked, i.Changed = t.Target.Digest, t.Checked, t.Changed
 	}
-	i.Digest, i.Parts = d.String(), c.parts(d)
+	i.Digest, i.Parts, i.Pins = d.String(), c.parts(d), c.pinnedBy(d)
 	for _, p := range i.Parts {
 		if p.Here && !p.Shared {
 			i.Bytes = added(i.Bytes, p.Size)

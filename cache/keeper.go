@@ -49,9 +49,11 @@ func (c *Cache) keep() {
 		case <-c.wake:
 		case <-c.stop:
 			c.checkpoint()
+			c.calm("keeping the pins", c.keepPins)
 			return
 		}
 		c.checkpoint()
+		c.calm("keeping the pins", c.keepPins)
 	}
 }
 

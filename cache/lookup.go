@@ -71,7 +71,8 @@ func (c *Cache) damaged(rec index.Record, why error) {
 
 // drop removes a blob, recorded or pending, with what is known of it, and gives
 // its record as it was; false if somebody else has removed it since rec was
-// read, who gave its space back already, or if the disk refuses.
+// read, who gave its space back already, or if the disk refuses, or if it is intact and
+// pinned, by now.
 func (c *Cache) drop(rec index.Record, why index.Why) (index.Record, bool) {
 	if c.store == nil {
 		return rec, false
@@ -79,7 +80,7 @@ func (c *Cache) drop(rec index.Record, why index.Why) (index.Record, bool) {
 	c.files.Lock()
 	defer c.files.Unlock()
 	rec, ok := c.current(rec)
-	if !ok {
+	if !ok || why != index.Damaged && c.pins.keeps(rec.Digest) {
 		return rec, false
 	}
 	if err := c.removeFile(rec); err != nil {

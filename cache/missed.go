@@ -17,7 +17,7 @@ const (
 
 // Absence says why a digest is not here.
 type Absence struct {
-	Why      string    `json:"why"`         // "never seen", "evicted", "removed", "damaged", "nothing is kept"
+	Why      string    `json:"why"`         // "never seen", "evicted", "purged", "damaged", "not verified", "nothing is kept"
 	At       time.Time `json:"at,omitzero"` // when it went
 	LastUsed time.Time `json:"last_used,omitzero"`
 	Size     int64     `json:"size,omitzero"` // bytes
@@ -42,6 +42,7 @@ func (c *Cache) missed(d oci.Digest) Absence {
 	if c.store == nil {
 		return Absence{Why: "nothing is kept"}
 	}
+	wrong, sent := c.unverified.Peek(d)
 	c.mu.Lock()
 	how := c.gone[d].how
 	if how.Why == 0 {
@@ -54,11 +55,14 @@ func (c *Cache) missed(d oci.Digest) Absence {
 			c.indexFailed(err)
 		}
 	}
+	if sent && wrong.After(how.At) {
+		return Absence{Why: "not verified", At: wrong}
+	}
 	switch how.Why {
 	case index.Evicted:
 		never.Why = "evicted"
 	case index.Removed:
-		never.Why = "removed"
+		never.Why = "purged"
 	case index.Damaged:
 		never.Why = "damaged"
 	default:

@@ -69,7 +69,7 @@ func TestReasons(t *testing.T) {
 	c.close()
 	c = open(t, Options{Dir: c.o.Dir})
 	is("evicted 20", func() (string, Outcome) { return blob(dl) }, OutcomeMiss)
-	is("removed 20", func() (string, Outcome) { return blob(ds) }, OutcomeMiss)
+	is("purged 20", func() (string, Outcome) { return blob(ds) }, OutcomeMiss)
 	c.idle()
 	if err := os.Truncate(c.path("blobs", dl), 100); err != nil {
 		if err = os.Truncate(c.path("fills", dl), 100); err != nil {

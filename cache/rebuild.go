@@ -260,6 +260,7 @@ func (c *Cache) takeTags() bool {
 		c.indexFailed(err)
 		return false
 	}
+	c.pins.happened()
 	c.log.Info("tags were read from the old index", zap.Int("tags", n))
 	return true
 }
@@ -349,7 +350,7 @@ func (c *Cache) pause(wait *time.Duration) bool {
 	return true
 }
 
-// calm runs a step of the rebuilding; a panic is a step that did not end.
+// calm runs a step of what goes on in the background; a panic is one that did not end.
 func (c *Cache) calm(what string, step func() bool) (ok bool) {
 	defer func() {
 		if p := recover(); p != nil {

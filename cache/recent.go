@@ -62,6 +62,7 @@ func (c *Cache) enter(p fresh) (waiting int) {
 	c.pending[p.Digest] = p
 	delete(c.doubted, p.Digest)
 	c.trouble = ""
+	c.pins.arrived(p.Digest)
 	return len(c.pending)
 }
 

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"cistern/cache/index"
@@ -23,23 +24,33 @@ func (c *Cache) Refresh(ctx context.Context, repo *Repository, ref oci.Reference
 	return before, t.Target.Digest, err
 }
 
-// Remove drops an image: the tag or digest, or with neither all of the
-// repository's tags, and the blobs that no other cached tag uses.
+// Remove drops tags, and the blobs that no other cached tag uses. Of ref counts what is
+// set: a tag; a digest, under a repository or under any; all of a repository; all of an
+// upstream, also what came from there and that no tag names. A digest itself goes in any
+// case, but for what is pinned: that stays, and its tags.
 func (c *Cache) Remove(ref oci.Reference) (Removed, error) {
 	if !c.writable() {
 		return Removed{}, fmt.Errorf("nothing can be removed from disk: %s", c.Stats().Degraded)
 	}
-	c.checkpoint() // so that the index knows all tags
+	if !c.checkpoint() { // so that the index knows all tags
+		return Removed{}, errors.New("what is new here could not be recorded, so nobody knows what is in use: see the log, and try again")
+	}
+	if !c.repin() {
+		return Removed{}, errors.New("a manifest that is pinned cannot be read at the moment: see the log, and try again")
+	}
 	var gone []index.Tag
-	used := map[oci.Digest]bool{}
+	removed, used := Removed{}, map[oci.Digest]bool{}
 	for t, err := range c.idx.Load().Tags() {
 		if err != nil {
 			return Removed{}, fmt.Errorf("reading the tags: %w", err)
 		}
-		if covers(ref, t.Reference) {
-			gone = append(gone, t)
-		} else {
+		switch {
+		case !covers(ref, t):
 			c.reach(t.Target.Digest, used, 0)
+		case c.pins.holding(t.Target.Digest):
+			removed.Pinned++
+		default:
+			gone = append(gone, t)
 		}
 	}
 	unused := map[oci.Digest]bool{}
@@ -49,25 +60,61 @@ func (c *Cache) Remove(ref oci.Reference) (Removed, error) {
 	}
 	if !ref.Digest.IsZero() {
 		c.reach(ref.Digest, unused, 0)
+		delete(used, ref.Digest)
 	}
-	removed := Removed{Tags: len(gone)}
+	removed.Tags = len(gone)
 	for d := range unused {
-		rec, ok := c.findStored(d)
-		if !ok || used[d] {
-			continue
-		}
-		if rec, ok := c.drop(rec, index.Removed); ok {
-			removed.Blobs++
-			removed.Bytes += rec.Allocated
+		if rec, ok := c.findStored(d); ok && !used[d] {
+			c.remove(rec, &removed)
 		}
 	}
-	c.checkpoint()
+	if ref.Repository.Name == "" && ref.Upstream != "" {
+		if err := c.removeFrom(ref.Upstream, used, &removed); err != nil {
+			return removed, err
+		}
+	}
+	if !c.checkpoint() {
+		return removed, errors.New("the removal could not be recorded: what is gone will be missed at its next use; see the log")
+	}
 	return removed, nil
 }
 
+// removeFrom drops what an upstream has sent.
+func (c *Cache) removeFrom(upstream string, used map[oci.Digest]bool, removed *Removed) error {
+	for rec, err := range c.idx.Load().Records(oci.Digest{}) {
+		if err != nil {
+			return fmt.Errorf("reading the index: %w", err)
+		}
+		if rec.Origin == upstream && !used[rec.Digest] {
+			c.remove(rec, removed)
+		}
+	}
+	return nil
+}
+
+func (c *Cache) remove(rec index.Record, removed *Removed) {
+	switch rec, ok := c.drop(rec, index.Removed); {
+	case ok:
+		removed.Blobs++
+		removed.Bytes += rec.Allocated
+	case c.pins.holding(rec.Digest):
+		removed.Kept++
+	}
+}
+
 // covers tells whether a removal of ref takes the tag with it.
-func covers(ref, tag oci.Reference) bool {
-	return ref.Repository == tag.Repository && ref.Digest.IsZero() && (ref.Tag == "" || ref.Tag == tag.Tag)
+func covers(ref oci.Reference, t index.Tag) bool {
+	switch {
+	case ref.Upstream == "": // a digest, wherever
+		return ref.Digest == t.Target.Digest
+	case ref.Name == "":
+		return ref.Upstream == t.Upstream
+	case ref.Repository != t.Repository:
+		return false
+	case !ref.Digest.IsZero():
+		return ref.Digest == t.Target.Digest
+	}
+	return ref.Tag == "" || ref.Tag == t.Tag
 }
 
 // reach adds a manifest and all that it names to the set.

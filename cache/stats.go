@@ -43,7 +43,9 @@ type Stats struct {
 
 // Removed says what a removal took away.
 type Removed struct {
-	Tags  int   `json:"tags"`
-	Blobs int   `json:"blobs"` // manifests included
-	Bytes int64 `json:"bytes"` // allocated
+	Tags   int   `json:"tags"`
+	Blobs  int   `json:"blobs"`            // manifests included
+	Bytes  int64 `json:"bytes"`            // allocated
+	Pinned int   `json:"pinned,omitempty"` // tags that stay, being pinned
+	Kept   int   `json:"kept,omitempty"`   // blobs that stay, being pinned
 }

@@ -52,6 +52,7 @@ func (c *Cache) setTag(ref oci.Reference, target oci.Descriptor, private bool) i
 	defer c.mu.Unlock()
 	c.tags.Add(ref, t)
 	c.words++
+	c.pins.moved(ref, target.Digest)
 	if !c.writable() {
 		return t
 	}

@@ -94,12 +94,68 @@ func (h *Handler) one(name string) (oci.Reference, error) {
 	return ref, err
 }
 
-// Remove drops what is cached of an image and not used by another: one tag or
-// digest, or with neither all of the repository's tags.
+// Pin keeps an image, whatever is evicted or removed. A name without a tag means latest.
+func (h *Handler) Pin(_ context.Context, name string) (cache.Pin, error) {
+	ref, err := h.one(name)
+	if err != nil {
+		return cache.Pin{}, err
+	}
+	p, err := h.cache.Pin(ref)
+	if err != nil {
+		return p, fmt.Errorf("pinning %s: %w", ref, err)
+	}
+	return p, nil
+}
+
+// Unpin gives an image free that was pinned by that name.
+func (h *Handler) Unpin(_ context.Context, name string) (Unpinned, error) {
+	ref, err := h.one(name)
+	if err != nil {
+		return Unpinned{}, err
+	}
+	if err := h.cache.Unpin(ref); err != nil {
+		return Unpinned{}, fmt.Errorf("unpinning %s: %w", ref, err)
+	}
+	return Unpinned{ref.String()}, nil
+}
+
+// Unpinned names an image that is pinned no longer.
+type Unpinned struct {
+	Image string `json:"image"`
+}
+
+// Remove drops what is cached and not used by another image: of a tag or digest, of a
+// repository with all its tags, of an upstream ("docker.io/"), or of a digest that stands
+// alone, wherever it came from.
 func (h *Handler) Remove(_ context.Context, name string) (cache.Removed, error) {
-	_, ref, err := h.image(strings.TrimSuffix(name, "/"))
+	ref, err := h.scope(name)
 	if err != nil {
 		return cache.Removed{}, err
 	}
-	return h.cache.Remove(ref)
+	removed, err := h.cache.Remove(ref)
+	if err != nil {
+		return removed, fmt.Errorf("removing %s: %w", name, err)
+	}
+	return removed, nil
+}
+
+// scope reads what is to be removed. A name that ends in a slash and has no other is an
+// upstream's, also of one that is not configured any more: its images may be here still.
+func (h *Handler) scope(name string) (oci.Reference, error) {
+	if strings.HasPrefix(name, "sha256:") || strings.HasPrefix(name, "sha512:") {
+		d, err := oci.ParseDigest(name)
+		return oci.Reference{Digest: d}, err
+	}
+	bare := strings.TrimSuffix(name, "/")
+	if bare != name && !strings.Contains(bare, "/") {
+		i, ok := h.routes.lookup(bare)
+		switch {
+		case ok:
+			return oci.Reference{Repository: oci.Repository{Upstream: h.routes.upstreams[i].Client.Name()}}, nil
+		case oci.LooksLikeHost(bare):
+			return oci.Reference{Repository: oci.Repository{Upstream: bare}}, nil
+		}
+	}
+	_, ref, err := h.image(bare)
+	return ref, err
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"testing"
 
+	"cistern/internal/oci"
 	"cistern/internal/registrytest"
 	"cistern/upstream"
 )
@@ -39,6 +40,39 @@ func TestImageNames(t *testing.T) {
 	h = New(Options{Upstreams: ups, Default: "corp"})
 	if _, ref, err := h.image("app:v1"); err != nil || ref.String() != "corp/app:v1" {
 		t.Errorf("with another default: %s, %v", ref, err)
+	}
+}
+
+// TestScopes: what a removal names is read as it is written.
+func TestScopes(t *testing.T) {
+	t.Parallel()
+	u, err := upstream.New(upstream.Options{Name: "docker.io", Endpoints: []string{registrytest.New(t).URL}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(u.Close)
+	h := New(Options{Upstreams: []Upstream{{Client: u}}, Default: "docker.io", Aliases: map[string]string{"index.docker.io": "docker.io"}})
+	digest, err := oci.ParseDigest("sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hub := func(name, tag string) oci.Reference {
+		return oci.Reference{Repository: oci.Repository{Upstream: "docker.io", Name: name}, Tag: tag}
+	}
+	for in, want := range map[string]oci.Reference{
+		"docker.io/": hub("", ""), "index.docker.io/": hub("", ""), digest.String(): {Digest: digest},
+		"gone.test:5000/": {Repository: oci.Repository{Upstream: "gone.test:5000"}},
+		"nginx":           hub("library/nginx", ""), "nginx/": hub("library/nginx", ""), "docker.io/org/app/": hub("org/app", ""),
+		"docker.io": hub("library/docker.io", ""), "nginx:1": hub("library/nginx", "1"),
+	} {
+		if ref, err := h.scope(in); err != nil || ref != want {
+			t.Errorf("%s is %+v, %v, want %+v", in, ref, err, want)
+		}
+	}
+	for _, in := range []string{"", "/", "gone.test/app", "sha256:12", "UPPER/"} {
+		if ref, err := h.scope(in); err == nil {
+			t.Errorf("%q is taken for %+v", in, ref)
+		}
 	}
 }
 

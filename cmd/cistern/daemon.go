@@ -126,7 +126,7 @@ func (d *daemon) newAdmin() *admin.Handler {
 		Version: v.Version, Revision: v.Revision,
 	})
 	return admin.New(admin.Options{
-		Registry: d.proxy, Cache: d.cache, Kept: d.cache, Upstreams: clients, Default: d.conf.DefaultUpstream,
+		Registry: d.proxy, Images: d.proxy, Cache: d.cache, Kept: d.cache, Upstreams: clients, Default: d.conf.DefaultUpstream,
 		Metrics: metric.Handler(metrics), Listener: d.registry, CacheDir: d.conf.Cache.Dir, Version: v,
 		Address: d.adminAt.Addr(), Hosts: adminHosts(d.conf.Admin), TokenFile: d.conf.Admin.TokenFile, Log: d.log.Logger,
 	})

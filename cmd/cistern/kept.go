@@ -19,6 +19,7 @@ import (
 // listCommand is `cistern ls`. Images are printed as they come: there may be many.
 func (a *app) listCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "ls", Short: "List the images that are cached", Args: cobra.NoArgs}
+	pinned := cmd.Flags().Bool("pinned", false, "only what is pinned")
 	output, connect := outputFlag(cmd), a.adminFlags(cmd)
 	cmd.RunE = failing(func(*cobra.Command, []string) error {
 		c, _, err := connect()
@@ -27,10 +28,12 @@ func (a *app) listCommand() *cobra.Command {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), askTime)
 		defer cancel()
-		switch *output {
-		case "":
+		switch {
+		case *pinned:
+			return a.listPins(ctx, c, *output)
+		case *output == "":
 			return a.listImages(ctx, c)
-		case "json": // a line each
+		case *output == "json": // a line each
 			enc := json.NewEncoder(a.stdout)
 			return c.Images(ctx, func(i cache.ImageInfo) error { return enc.Encode(i) })
 		}
@@ -43,14 +46,17 @@ func (a *app) listImages(ctx context.Context, c *admin.Client) error {
 	now, n := time.Now(), 0
 	err := c.Images(ctx, func(i cache.ImageInfo) error {
 		if n++; n == 1 {
-			fmt.Fprintf(a.stdout, "%-10s %-8s %-8s %-19s %s\n", "SIZE", "MISSING", "CHECKED", "DIGEST", "IMAGE")
+			fmt.Fprintf(a.stdout, "%-10s %-8s %-8s %-7s %-19s %s\n", "SIZE", "MISSING", "CHECKED", "PINNED", "DIGEST", "IMAGE")
 		}
-		missing := "-"
+		missing, pinned := "-", "-"
 		if i.Missing > 0 {
 			missing = count(uint64(i.Missing))
 		}
-		_, err := fmt.Fprintf(a.stdout, "%-10s %-8s %-8s %-19s %s\n",
-			size(uint64(max(0, i.Bytes))), missing, age(i.Checked, now), cutDigest(i.Digest), printable(i.Image))
+		if i.Pinned {
+			pinned = "yes"
+		}
+		_, err := fmt.Fprintf(a.stdout, "%-10s %-8s %-8s %-7s %-19s %s\n",
+			size(uint64(max(0, i.Bytes))), missing, age(i.Checked, now), pinned, cutDigest(i.Digest), printable(i.Image))
 		return err
 	})
 	if err == nil && n == 0 {
@@ -82,6 +88,9 @@ func show(ctx context.Context, a *app, c *admin.Client, args []string, output st
 		rows := [][]string{{"Image", i.Image}, {"Digest", i.Digest}, {"Here", size(uint64(max(0, i.Bytes)))}, {"Last used", age(i.LastUsed, now)}}
 		if !i.Checked.IsZero() {
 			rows = append(rows, []string{"Tag", fmt.Sprintf("so upstream said last %s ago, and first %s ago", age(i.Checked, now), age(i.Changed, now))})
+		}
+		for _, name := range i.Pins {
+			rows = append(rows, []string{"Pinned", "by " + name})
 		}
 		table(a.stdout, nil, rows)
 		fmt.Fprintln(a.stdout)

@@ -228,6 +228,9 @@ func remove(ctx context.Context, a *app, c *admin.Client, args []string, output 
 			return
 		}
 		fmt.Fprintf(a.stdout, "removed: %d tags, %d blobs, %s\n", r.Tags, r.Blobs, size(uint64(max(0, r.Bytes))))
+		if r.Pinned+r.Kept > 0 {
+			fmt.Fprintf(a.stdout, "kept: %d tags and %d blobs that are pinned; `cistern unpin NAME` gives them free\n", r.Pinned, r.Kept)
+		}
 	})
 }
 

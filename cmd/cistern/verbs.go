@@ -34,7 +34,9 @@ func (a *app) clientCommands() []*cobra.Command {
 		{"upstreams", "Show the registries behind it", cobra.NoArgs, upstreams},
 		{"show NAME", "Show what an image consists of, and what of it is here", cobra.ExactArgs(1), show},
 		{"why NAME|DIGEST", "Say why an image, or a blob, is not here", cobra.ExactArgs(1), why},
-		{"rm NAME", "Drop an image, or all of a repository, from the cache", cobra.ExactArgs(1), remove},
+		{"rm NAME|DIGEST", "Drop an image, a repository, an upstream (NAME/) or a digest from the cache", cobra.ExactArgs(1), remove},
+		{"pin NAME", "Keep an image, whatever is evicted", cobra.ExactArgs(1), pin},
+		{"unpin NAME", "Give a pinned image free", cobra.ExactArgs(1), unpin},
 		{"refresh NAME:TAG", "Ask upstream about a tag now", cobra.ExactArgs(1), refresh},
 	}
 	var out []*cobra.Command

@@ -119,6 +119,21 @@ func (c *Client) Remove(ctx context.Context, image string) (r cache.Removed, err
 	return r, c.call(ctx, http.MethodPost, "/api/v1/rm", url.Values{"image": {image}}, &r)
 }
 
+// Pin keeps an image.
+func (c *Client) Pin(ctx context.Context, image string) (p cache.Pin, err error) {
+	return p, c.call(ctx, http.MethodPost, "/api/v1/pin", url.Values{"image": {image}}, &p)
+}
+
+// Unpin gives an image free.
+func (c *Client) Unpin(ctx context.Context, image string) (u proxy.Unpinned, err error) {
+	return u, c.call(ctx, http.MethodPost, "/api/v1/unpin", url.Values{"image": {image}}, &u)
+}
+
+// Pins asks what is pinned.
+func (c *Client) Pins(ctx context.Context) (p Pins, err error) {
+	return p, c.call(ctx, http.MethodGet, "/api/v1/pins", nil, &p)
+}
+
 // Image asks what an image consists of, and what of that is there.
 func (c *Client) Image(ctx context.Context, image string) (i cache.ImageDetail, err error) {
 	return i, c.call(ctx, http.MethodGet, "/api/v1/image", url.Values{"image": {image}}, &i)

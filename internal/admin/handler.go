@@ -27,9 +27,16 @@ import (
 type Registry interface {
 	Stats() proxy.Stats
 	Clients() []proxy.Client
+}
+
+// Images is what may be done about what is cached, by the names that people give it,
+// *proxy.Handler.
+type Images interface {
 	Refresh(ctx context.Context, image string) (proxy.Refreshed, error)
 	Remove(ctx context.Context, image string) (cache.Removed, error)
 	Image(ctx context.Context, image string) (cache.ImageDetail, error)
+	Pin(ctx context.Context, image string) (cache.Pin, error)
+	Unpin(ctx context.Context, image string) (proxy.Unpinned, error)
 }
 
 // Kept is what is kept, *cache.Cache.
@@ -40,6 +47,8 @@ type Kept interface {
 	Seen(d oci.Digest) cache.Part
 	// EvictNext tells what would go for so many bytes.
 	EvictNext(want int64) ([]cache.Next, error)
+	// Pins lists what is pinned, by name.
+	Pins() []cache.Pin
 }
 
 // Cache is how keeping it fares, *cache.Cache.
@@ -53,6 +62,7 @@ type Cache interface {
 
 var (
 	_ Registry = (*proxy.Handler)(nil)
+	_ Images   = (*proxy.Handler)(nil)
 	_ Cache    = (*cache.Cache)(nil)
 	_ Kept     = (*cache.Cache)(nil)
 )
@@ -61,6 +71,7 @@ var (
 // those that say otherwise.
 type Options struct {
 	Registry  Registry
+	Images    Images
 	Cache     Cache
 	Kept      Kept
 	Upstreams []*upstream.Upstream
@@ -127,6 +138,9 @@ func (h *Handler) routes() http.Handler {
 	mux.HandleFunc("POST /api/v1/refresh", h.refresh)
 	mux.HandleFunc("POST /api/v1/rm", h.remove)
 	mux.HandleFunc("DELETE /api/v1/rm", h.remove)
+	mux.HandleFunc("GET /api/v1/pins", func(w http.ResponseWriter, _ *http.Request) { answer(w, Pins{h.o.Kept.Pins()}) })
+	mux.HandleFunc("POST /api/v1/pin", func(w http.ResponseWriter, r *http.Request) { change(h, w, r, "pin", h.o.Images.Pin) })
+	mux.HandleFunc("POST /api/v1/unpin", func(w http.ResponseWriter, r *http.Request) { change(h, w, r, "unpin", h.o.Images.Unpin) })
 	return mux
 }
 
@@ -156,7 +170,7 @@ func (h *Handler) guarded(next http.Handler) http.Handler {
 // index is for a person who wonders what listens here.
 func index(w http.ResponseWriter, _ *http.Request) {
 	text(w, http.StatusOK, "This is the admin address of cistern: /metrics /healthz /readyz /debug/pprof/ "+
-		"/api/v1/status /api/v1/upstreams /api/v1/clients /api/v1/fills /api/v1/images /api/v1/image /api/v1/blob /api/v1/evict /api/v1/version")
+		"/api/v1/status /api/v1/upstreams /api/v1/clients /api/v1/fills /api/v1/images /api/v1/image /api/v1/blob /api/v1/evict /api/v1/pins /api/v1/version")
 }
 
 func (h *Handler) ready(w http.ResponseWriter, _ *http.Request) {
@@ -178,11 +192,11 @@ func (h *Handler) readiness() error {
 const changeTimeout = time.Minute
 
 func (h *Handler) refresh(w http.ResponseWriter, r *http.Request) {
-	change(h, w, r, "refresh", h.o.Registry.Refresh)
+	change(h, w, r, "refresh", h.o.Images.Refresh)
 }
 
 func (h *Handler) remove(w http.ResponseWriter, r *http.Request) {
-	change(h, w, r, "rm", h.o.Registry.Remove)
+	change(h, w, r, "rm", h.o.Images.Remove)
 }
 
 // named gives the image that a request names, or tells it to name one.

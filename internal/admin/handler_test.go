@@ -51,6 +51,14 @@ func (r registry) Remove(_ context.Context, image string) (cache.Removed, error)
 	return r.remove(image)
 }
 
+func (registry) Pin(_ context.Context, image string) (cache.Pin, error) {
+	return cache.Pin{Image: image}, nil
+}
+
+func (registry) Unpin(_ context.Context, image string) (proxy.Unpinned, error) {
+	return proxy.Unpinned{Image: image}, nil
+}
+
 func (registry) Image(_ context.Context, image string) (cache.ImageDetail, error) {
 	return cache.ImageDetail{Image: image, Bytes: 7}, nil
 }
@@ -71,7 +79,8 @@ func (disk) Seen(d oci.Digest) cache.Part { return cache.Part{Digest: d.String()
 func (disk) EvictNext(want int64) ([]cache.Next, error) {
 	return []cache.Next{{Digest: "sha256:ab", Allocated: want}}, nil
 }
-func (d disk) Ready() error { return d.err }
+func (disk) Pins() []cache.Pin { return []cache.Pin{{Image: "docker.io/library/app:1", Bytes: 7}} }
+func (d disk) Ready() error    { return d.err }
 
 // admin is a handler with everything that the tests do not care about.
 func admin(t *testing.T, change func(*Options)) *Handler {
@@ -87,7 +96,7 @@ func admin(t *testing.T, change func(*Options)) *Handler {
 	}
 	t.Cleanup(up.Close)
 	o := Options{
-		Registry: registry{}, Cache: disk{}, Kept: disk{}, Upstreams: []*upstream.Upstream{up}, Default: "docker.io",
+		Registry: registry{}, Images: registry{}, Cache: disk{}, Kept: disk{}, Upstreams: []*upstream.Upstream{up}, Default: "docker.io",
 		Metrics: http.NotFoundHandler(), Listener: l, Version: Version{Version: "v1"},
 		Address: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)},
 	}
@@ -113,7 +122,7 @@ func ask(h http.Handler, method, path string, header ...string) *http.Response {
 func TestRoutesAndMethods(t *testing.T) {
 	t.Parallel()
 	h := admin(t, func(o *Options) {
-		o.Registry = registry{remove: func(string) (cache.Removed, error) { return cache.Removed{}, nil }}
+		o.Images = registry{remove: func(string) (cache.Removed, error) { return cache.Removed{}, nil }}
 	})
 	for _, tc := range []struct {
 		method, path string
@@ -135,7 +144,7 @@ func TestRoutesAndMethods(t *testing.T) {
 func TestBrowsersFromElsewhereAreRefused(t *testing.T) {
 	t.Parallel()
 	h := admin(t, func(o *Options) {
-		o.Registry = registry{remove: func(string) (cache.Removed, error) {
+		o.Images = registry{remove: func(string) (cache.Removed, error) {
 			t.Error("removed for a stranger")
 			return cache.Removed{}, nil
 		}}
@@ -180,7 +189,7 @@ func TestErrorsOfChanges(t *testing.T) {
 		403: oci.ErrDenied, 429: oci.ErrLimited, 503: oci.ErrUnavailable, 500: errors.New("odd"),
 	} {
 		h := admin(t, func(o *Options) {
-			o.Registry = registry{refresh: func(string) (proxy.Refreshed, error) { return proxy.Refreshed{}, err }}
+			o.Images = registry{refresh: func(string) (proxy.Refreshed, error) { return proxy.Refreshed{}, err }}
 		})
 		got := ask(h, "POST", "/api/v1/refresh?image=x")
 		var f failure
@@ -194,7 +203,7 @@ func TestClientAndHandlerAgree(t *testing.T) {
 	t.Parallel()
 	images := make(chan string, 2)
 	h := admin(t, func(o *Options) {
-		o.Registry = registry{
+		o.Images = registry{
 			remove: func(image string) (cache.Removed, error) {
 				images <- image
 				return cache.Removed{Tags: 1, Blobs: 2, Bytes: 3}, nil

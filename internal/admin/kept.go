@@ -17,6 +17,11 @@ type Eviction struct {
 	Next []cache.Next `json:"next"`
 }
 
+// Pins is the answer to GET /api/v1/pins: what is pinned, by name.
+type Pins struct {
+	Pins []cache.Pin `json:"pins"`
+}
+
 // flushEvery is how long lines of a list wait for more.
 const flushEvery = 50 * time.Millisecond
 
@@ -51,7 +56,7 @@ func (h *Handler) image(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	i, err := h.o.Registry.Image(r.Context(), name)
+	i, err := h.o.Images.Image(r.Context(), name)
 	if err != nil {
 		fail(w, r, statusOf(err), err.Error())
 		return

@@ -42,6 +42,15 @@ func TestKept(t *testing.T) {
 	if e, err := c.EvictNext(ctx, 5); err != nil || len(e.Next) != 1 || e.Next[0].Allocated != 5 {
 		t.Errorf("%+v, %v", e, err)
 	}
+	if p, err := c.Pin(ctx, "app"); err != nil || p.Image != "app" {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if u, err := c.Unpin(ctx, "app"); err != nil || u.Image != "app" {
+		t.Errorf("%+v, %v", u, err)
+	}
+	if l, err := c.Pins(ctx); err != nil || len(l.Pins) != 1 || l.Pins[0].Bytes != 7 {
+		t.Errorf("%+v, %v", l, err)
+	}
 	if _, err := c.EvictNext(ctx, -1); err == nil {
 		t.Error("less than nothing can be evicted")
 	}

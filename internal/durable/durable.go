@@ -50,16 +50,19 @@ func writeSynced(fsys FS, name string, data []byte) error {
 const maxRead = 4096
 
 // ReadFile reads a small file whole; one of more than 4 KiB is an error.
+func ReadFile(fsys FS, name string) ([]byte, error) { return ReadUpTo(fsys, name, maxRead) }
+
+// ReadUpTo reads a file whole; one of more than most bytes is an error.
 //
 //	open(name, O_RDONLY) read close
-func ReadFile(fsys FS, name string) ([]byte, error) {
+func ReadUpTo(fsys FS, name string, most int64) ([]byte, error) {
 	f, err := fsys.OpenFile(name, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxRead+1))
-	if err == nil && len(data) > maxRead {
-		err = fmt.Errorf("read %s: longer than the %d bytes it can hold", name, maxRead)
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("read %s: longer than the %d bytes it can hold", name, most)
 	}
 	return data, errors.Join(err, f.Close())
 }
