@@ -73,6 +73,7 @@ func (b *Bench) scale(ctx context.Context) (err error) {
 		{"starting", s.starts},
 		{"memory", s.memoryAfterHits},
 		{"latency", s.latency},
+		{"asking", s.asking},
 	}
 	defer func() {
 		for _, c := range []crowded{s.few, s.many} {

@@ -37,6 +37,9 @@ func scaleFigures(k keyOf) []report.Figure {
 		fs = append(fs, report.Figure{Name: "start to first hit, 1,000,000 blobs, " + what, Unit: " ms", Target: 1000, Value: median(of(what, startToHit))})
 	}
 	fs = append(fs, report.Figure{Name: "1,000,000 blobs: RssAnon after 100,000 random hits", Unit: " MiB", Target: 64, Value: median(k("scale", scaleCase(million), anonAfterHits))})
+	for _, what := range []string{askList, askImage, askBlob} {
+		fs = append(fs, report.Figure{Name: "1,000,000 blobs: " + what, Unit: " ms", Target: 100, Value: median(of(what, p50))})
+	}
 	for _, m := range []struct {
 		metric string
 		target float64
