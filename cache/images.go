@@ -86,8 +86,9 @@ type Part struct {
 	Here      bool      `json:"here"`
 	FirstSeen time.Time `json:"first_seen,omitzero"`
 	LastUsed  time.Time `json:"last_used,omitzero"`
-	Shared    bool      `json:"shared,omitempty"`  // it was named before
-	Absence   *Absence  `json:"absence,omitempty"` // why it is not here; null: it is
+	Shared    bool      `json:"shared,omitempty"`    // it was named before
+	Absence   *Absence  `json:"absence,omitempty"`   // why it is not here; null: it is
+	Ungranted bool      `json:"ungranted,omitempty"` // it is here, and not known to belong to the image's repository: upstream is asked
 }
 
 // ImageDetail is an image with its parts, in the order in which they are named.
@@ -97,6 +98,7 @@ type ImageDetail struct {
 	Digest   string    `json:"digest,omitempty"` // "": the tag is not known here
 	Checked  time.Time `json:"checked,omitzero"` // upstream's last word on the tag
 	Changed  time.Time `json:"changed,omitzero"` // since when that is its word
+	Fresh    time.Time `json:"fresh,omitzero"`   // until when nobody asks upstream about the tag
 	LastUsed time.Time `json:"last_used,omitzero"`
 	Bytes    int64     `json:"bytes"`          // content of all parts that are here, each once
 	Pins     []string  `json:"pins,omitempty"` // that keep it, by name
@@ -107,8 +109,8 @@ type ImageDetail struct {
 const maxParts = 4096
 
 // Image describes a tag or digest: what it consists of, what of that is here, and why
-// the rest is not. It counts as no use of it.
-func (c *Cache) Image(ref oci.Reference) ImageDetail {
+// the rest is not. It counts as no use of it. Of the policy counts how long a tag is fresh.
+func (c *Cache) Image(ref oci.Reference, policy *Policy) ImageDetail {
 	i := ImageDetail{Image: ref.String(), Upstream: ref.Upstream, Parts: []Part{}}
 	d := ref.Digest
 	if d.IsZero() {
@@ -117,8 +119,12 @@ func (c *Cache) Image(ref oci.Reference) ImageDetail {
 			return i
 		}
 		d, i.Checked, i.Changed = t.Target.Digest, t.Checked, t.Changed
+		i.Fresh = t.Checked.Add(policy.Fresh(ref.Tag))
 	}
 	i.Digest, i.Parts, i.Pins = d.String(), c.parts(d), c.pinnedBy(d)
+	for n := range i.Parts {
+		i.Parts[n].Ungranted = c.ungranted(ref.Repository, i.Parts[n])
+	}
 	for _, p := range i.Parts {
 		if p.Here && !p.Shared {
 			i.Bytes = added(i.Bytes, p.Size)
@@ -128,6 +134,16 @@ func (c *Cache) Image(ref oci.Reference) ImageDetail {
 		}
 	}
 	return i
+}
+
+// ungranted tells whether upstream would be asked before a part is served.
+func (c *Cache) ungranted(repo oci.Repository, p Part) bool {
+	d, err := oci.ParseDigest(p.Digest)
+	if err != nil || !p.Here || p.Shared {
+		return false
+	}
+	rec, here := c.find(d)
+	return here && !rec.Public && !c.granted(repo, d)
 }
 
 // parts is what a manifest consists of, itself the first.

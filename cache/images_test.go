@@ -92,7 +92,7 @@ func TestImages(t *testing.T) {
 	rec, _ := s.findStored(layers[1])
 	before := s.lastTouch(layers[0])
 	s.expel([]index.Record{rec})
-	i := s.Image(s.ref("v2"))
+	i := s.Image(s.ref("v2"), &Policy{})
 	if len(i.Parts) != 4 || i.Parts[0].Kind != "manifest" || !i.Parts[2].Shared || i.Bytes < 3*mib || i.Bytes > 4*mib {
 		t.Errorf("%+v", i)
 	}
@@ -105,7 +105,7 @@ func TestImages(t *testing.T) {
 	if p := s.Seen(oci.FromBytes([]byte("no"))); p.Here || p.Absence.Why != "never seen" {
 		t.Errorf("%+v", p)
 	}
-	if got := s.Image(s.ref("nope")); got.Digest != "" || len(got.Parts) != 0 {
+	if got := s.Image(s.ref("nope"), &Policy{}); got.Digest != "" || len(got.Parts) != 0 {
 		t.Errorf("%+v", got)
 	}
 	if after := s.lastTouch(layers[0]); !after.Equal(before) {
@@ -130,7 +130,7 @@ func TestStrangeImages(t *testing.T) {
 		if _, err := s.tagged(s.o, tag, 0); err != nil {
 			t.Fatal(err)
 		}
-		if i := s.Image(s.ref(tag)); i.Digest != d.String() || len(i.Parts) == 0 || i.Bytes < 0 {
+		if i := s.Image(s.ref(tag), &Policy{}); i.Digest != d.String() || len(i.Parts) == 0 || i.Bytes < 0 {
 			t.Errorf("%s: %+v", tag, i)
 		}
 	}
@@ -155,7 +155,7 @@ func TestPlatforms(t *testing.T) {
 	other := oci.FromBytes([]byte("another platform"))
 	s.o.tag("v1", fmt.Sprintf(`{"manifests":[{"digest":%q,"size":9,"platform":{"os":"linux","architecture":"amd64"}},{"digest":%q,"size":9,"platform":{"os":"linux","architecture":"arm64","variant":"v8"}}]}`, child, other))
 	s.pull("v1", nil)
-	i := s.Image(s.ref("v1"))
+	i := s.Image(s.ref("v1"), &Policy{})
 	if len(i.Parts) != 4 || i.Parts[0].Kind != "index" || i.Parts[1].Platform != "linux/amd64" || !i.Parts[2].Here || i.Parts[3].Platform != "linux/arm64/v8" || i.Parts[3].Here {
 		t.Errorf("%+v", i.Parts)
 	}

@@ -75,7 +75,7 @@ func TestPins(t *testing.T) {
 			t.Error("what is pinned would be evicted")
 		}
 	}
-	if i := s.Image(s.ref("v1")); len(i.Pins) != 1 || i.Pins[0] != "docker.io/a:v1" {
+	if i := s.Image(s.ref("v1"), &Policy{}); len(i.Pins) != 1 || i.Pins[0] != "docker.io/a:v1" {
 		t.Errorf("%q", i.Pins)
 	}
 	s.close()

@@ -78,11 +78,14 @@ func (h *Handler) Refresh(ctx context.Context, name string) (Refreshed, error) {
 // Image describes an image: what it consists of, what of that is here, and why the rest
 // is not. A name without a tag means latest. It asks nothing upstream.
 func (h *Handler) Image(_ context.Context, name string) (cache.ImageDetail, error) {
-	ref, err := h.one(name)
+	t, ref, err := h.image(name)
 	if err != nil {
 		return cache.ImageDetail{}, err
 	}
-	return h.cache.Image(ref), nil
+	if ref.Ref() == "" {
+		ref.Tag = "latest"
+	}
+	return h.cache.Image(ref, t.handle().Policy), nil
 }
 
 // one reads the name of one image.

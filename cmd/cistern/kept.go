@@ -109,6 +109,8 @@ func partRows(parts []cache.Part, now time.Time) (rows [][]string) {
 			note = "named above"
 		case !p.Here:
 			note = "not here: " + absence(p.Absence, now)
+		case p.Ungranted:
+			note = "here, not granted to this repository"
 		}
 		rows = append(rows, []string{p.Kind, bytes, age(p.LastUsed, now), p.Platform, cutDigest(p.Digest), note})
 	}
@@ -146,11 +148,19 @@ func why(ctx context.Context, a *app, c *admin.Client, args []string, output str
 			return
 		}
 		if !i.Checked.IsZero() {
-			fmt.Fprintf(a.stdout, "%s is %s, as upstream said last %s ago, and first %s ago\n",
-				i.Image, cutDigest(i.Digest), age(i.Checked, time.Now()), age(i.Changed, time.Now()))
+			fmt.Fprintf(a.stdout, "%s is %s, as upstream said last %s ago, and first %s ago; %s\n",
+				i.Image, cutDigest(i.Digest), age(i.Checked, time.Now()), age(i.Changed, time.Now()), window(i.Fresh, time.Now()))
 		}
 		a.whyParts(i.Parts)
 	})
+}
+
+// window is what the next pull of a tag finds of its freshness.
+func window(fresh, now time.Time) string {
+	if fresh.After(now) {
+		return fmt.Sprintf("it is not asked again for %s", age(now, fresh))
+	}
+	return fmt.Sprintf("its window expired %s ago: the next pull asks whether the tag has moved", age(fresh, now))
 }
 
 func (a *app) whyParts(parts []cache.Part) {
@@ -164,6 +174,9 @@ func (a *app) whyParts(parts []cache.Part) {
 			continue
 		case p.Here:
 			here++
+			if p.Ungranted {
+				fmt.Fprintf(a.stdout, "%s %s is here, and not granted: the next pull asks upstream whether this repository holds it\n", p.Kind, cutDigest(p.Digest))
+			}
 			if len(parts) == 1 {
 				fmt.Fprintf(a.stdout, "%s %s is here since %s, last used %s ago\n", p.Kind, cutDigest(p.Digest), age(p.FirstSeen, now), age(p.LastUsed, now))
 			}
