@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"cistern/internal/oci"
 )
@@ -237,6 +238,30 @@ func BenchmarkGetBesideCommits(b *testing.B) {
 }
 
 // Rebuilding: records in the order of their digests.
+// BenchmarkDeparted is what a miss asks beside the look-up of its blob, with as many
+// departures as are remembered: half of them of digests that are.
+func BenchmarkDeparted(b *testing.B) {
+	x := build(b, 100_000, 1000)
+	defer closeIndex(b, x)
+	for at := 0; at < Remembered; at += 1024 {
+		var left Batch
+		for i := range 1024 {
+			left.Departed = append(left.Departed, Departure{Digest: serial(uint64(1_000_000 + at + i)), Why: Evicted, At: time.Unix(1, 0)})
+		}
+		if err := x.Apply(left); err != nil {
+			b.Fatal(err)
+		}
+	}
+	n := uint64(0)
+	for b.Loop() {
+		n++
+		_, known, err := x.Departed(serial(1_000_000 + n%(2*Remembered)))
+		if want := n%(2*Remembered) < Remembered; known != want || err != nil {
+			b.Fatal(n, known, err)
+		}
+	}
+}
+
 func BenchmarkBuild(b *testing.B) {
 	for _, perBatch := range []int{256, 1000, 4000} {
 		b.Run(fmt.Sprint("batch=", perBatch), func(b *testing.B) {
