@@ -167,6 +167,7 @@ func Open(o Options) (*Cache, error) {
 		return nil, err
 	}
 	if c.writable() {
+		c.repin()
 		c.loops.Add(2)
 		go c.keep()
 		go c.evict()

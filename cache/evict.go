@@ -62,8 +62,8 @@ func (c *Cache) evictSome() (more bool) {
 	if want <= 0 {
 		return false
 	}
-	if !c.repin() {
-		return false // not while it is not known what is pinned
+	if !c.repin() && c.pins.unclear() {
+		return false
 	}
 	want += min(c.o.Limit/evictShare, evictMost)
 	victims, err := c.idx.Load().Victims(want, c.floorsInIndex(), c.lastTouch, c.passOver)
@@ -82,7 +82,7 @@ func (c *Cache) evictSome() (more bool) {
 // dropLeftover removes one fill that stopped and that nobody goes on with.
 func (c *Cache) dropLeftover() bool {
 	for d := range c.store.Fills() {
-		if !c.pins.holding(d) && c.dropOne(d, time.Time{}) { // it may be all of a blob
+		if c.dropOne(d, time.Time{}) {
 			return true
 		}
 	}
@@ -90,14 +90,14 @@ func (c *Cache) dropLeftover() bool {
 }
 
 // dropOne removes a fill that stopped, unless it goes on, or has ended since it was
-// met, or was touched since, if that is not zero.
+// met, or was touched since, if that is not zero, or is pinned: it may be all of a blob.
 func (c *Cache) dropOne(d oci.Digest, since time.Time) bool {
 	if !c.claim(d) {
 		return false
 	}
 	defer c.release(d)
 	touched, kept := c.store.Touched(d)
-	if !kept || !since.IsZero() && !touched.Before(since) {
+	if !kept || c.pins.keeps(d) || !since.IsZero() && !touched.Before(since) {
 		return false
 	}
 	if err := c.store.DropKept(d); err != nil {
@@ -190,7 +190,7 @@ func (c *Cache) freshVictims(want int64) []index.Record {
 // use, and whose turn to be evicted comes first.
 func (c *Cache) expel(victims []index.Record) (any bool) {
 	for _, rec := range victims {
-		rec, ok := c.drop(rec, index.Evicted)
+		rec, ok := c.dropSurely(rec, index.Evicted)
 		if !ok {
 			continue // removed since it was chosen
 		}

@@ -43,17 +43,19 @@ func (c *Cache) keep() {
 	defer c.loops.Done()
 	t := time.NewTicker(checkpointEvery)
 	defer t.Stop()
-	for {
+	for n := 1; ; n++ {
+		stopped := false
 		select {
 		case <-t.C:
 		case <-c.wake:
 		case <-c.stop:
-			c.checkpoint()
-			c.calm("keeping the pins", c.keepPins)
-			return
+			stopped = true
 		}
 		c.checkpoint()
-		c.calm("keeping the pins", c.keepPins)
+		c.calm("keeping the pins", func() bool { return c.keepPins(n) })
+		if stopped {
+			return
+		}
 	}
 }
 

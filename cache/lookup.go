@@ -91,6 +91,17 @@ func (c *Cache) drop(rec index.Record, why index.Why) (index.Record, bool) {
 	return rec, true
 }
 
+// dropSurely is drop that finds out what is pinned, as long as that keeps it from knowing.
+func (c *Cache) dropSurely(rec index.Record, why index.Why) (index.Record, bool) {
+	for range maxRounds {
+		if now, ok := c.drop(rec, why); ok || c.pins.settled() {
+			return now, ok
+		}
+		c.repin()
+	}
+	return rec, false
+}
+
 // current gives the record that stands where rec was read; false if the blob is
 // gone since, or was fetched anew. Who changes it holds files.
 func (c *Cache) current(rec index.Record) (index.Record, bool) {

@@ -26,6 +26,8 @@ const (
 
 // Pin is an image that is kept, whatever is evicted or removed.
 type Pin struct {
+	Reference oci.Reference `json:"-"`
+
 	Image   string    `json:"image"`
 	Digest  string    `json:"digest,omitempty"` // what is kept; "": nobody has pulled it yet
 	Since   time.Time `json:"since"`
@@ -49,6 +51,7 @@ func (c *Cache) Pin(ref oci.Reference) (Pin, error) {
 	defer p.changing.Unlock()
 	c.repin()
 	p.mu.Lock()
+	p.recount = true
 	_, again := p.roots[ref]
 	many := len(p.roots)
 	p.mu.Unlock()
@@ -61,9 +64,8 @@ func (c *Cache) Pin(ref oci.Reference) (Pin, error) {
 	if !c.checkpoint() {
 		return Pin{}, errors.New("what is new here could not be recorded, and may not stay: see the log, and try again")
 	}
-	before := p.bytes()
 	p.put(ref.Clone(), root{last: ref.Digest.Clone(), since: time.Now()})
-	err := c.fits(before)
+	err := c.fits(ref)
 	if err == nil {
 		err = c.savePins()
 	}
@@ -74,22 +76,23 @@ func (c *Cache) Pin(ref oci.Reference) (Pin, error) {
 	return c.pinInfo(ref), nil
 }
 
-// fits tells whether all that is pinned can be kept.
-func (c *Cache) fits(before int64) error {
+// fits tells whether all of a pin can be kept.
+func (c *Cache) fits(ref oci.Reference) error {
 	if !c.repin() {
-		return errors.New("a manifest of it cannot be read at the moment: see the log, and try again")
+		if c.pins.unclear() {
+			return errors.New("a manifest of it cannot be read at the moment: there are too few file descriptors, or too little memory; try again")
+		}
+		return errors.New("too much happens to what is pinned at the moment: try again")
 	}
 	c.pins.mu.Lock()
-	full := c.pins.full
+	over, n := c.pins.over[ref], len(c.pins.holds)
 	c.pins.mu.Unlock()
-	if full {
-		return fmt.Errorf("more than %d blobs would be pinned, which is as many as there may be", maxPinned)
+	if !over {
+		return nil
 	}
-	if now, most := c.pins.bytes(), c.pinnable(); now > most {
-		return fmt.Errorf("the cache is too small for it: %s would be pinned, of %s already, and %s can be kept; raise cache.max_size, or unpin something",
-			humanize.IBytes(uint64(now)), humanize.IBytes(uint64(before)), humanize.IBytes(uint64(most)))
-	}
-	return nil
+	now, most := humanize.IBytes(uint64(c.pins.bytes())), humanize.IBytes(uint64(max(0, c.pinnable())))
+	return fmt.Errorf("there is no room for all of it: without it %s of %s, and %d blobs of %d, are pinned, and of one image %d may be; raise cache.max_size, or unpin something",
+		now, most, n, maxPinned, maxParts)
 }
 
 // Unpin gives an image free. Nothing is removed by it.
@@ -138,17 +141,17 @@ func (p *pins) take(ref oci.Reference) (root, bool) {
 }
 
 // Pins lists what is pinned, by name.
-func (c *Cache) Pins() []Pin {
-	all := []Pin{} // [] rather than null for readers of the JSON
+func (c *Cache) Pins() ([]Pin, error) {
 	if c.store == nil {
-		return all
+		return nil, fmt.Errorf("nobody knows what is pinned: %s", c.Stats().Degraded)
 	}
 	c.repin()
+	all := []Pin{} // [] rather than null for readers of the JSON
 	for _, ref := range c.pins.references() {
 		all = append(all, c.pinInfo(ref))
 	}
 	slices.SortFunc(all, func(a, b Pin) int { return cmp.Compare(a.Image, b.Image) })
-	return all
+	return all, nil
 }
 
 func (p *pins) references() (refs []oci.Reference) {
@@ -164,7 +167,7 @@ func (c *Cache) pinInfo(ref oci.Reference) Pin {
 	c.pins.mu.Lock()
 	r := c.pins.roots[ref]
 	c.pins.mu.Unlock()
-	info := Pin{Image: ref.String(), Since: r.since}
+	info := Pin{Reference: ref, Image: ref.String(), Since: r.since}
 	if r.last.IsZero() {
 		return info
 	}
@@ -182,7 +185,7 @@ func (c *Cache) pinnedBy(d oci.Digest) (names []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for ref, r := range p.roots {
-		if p.reaches(r.last, d, map[oci.Digest]bool{}) {
+		if met := map[oci.Digest]bool{}; p.reaches(r.last, d, met) || p.reaches(r.next, d, met) {
 			names = append(names, ref.String())
 		}
 	}
@@ -199,27 +202,45 @@ func (p *pins) reaches(from, d oci.Digest, met map[oci.Digest]bool) bool {
 		return false
 	}
 	met[from] = true
-	l := p.links[from]
-	return slices.ContainsFunc(l.content(), func(b link) bool { return b.Digest == d }) ||
-		slices.ContainsFunc(l.Manifests, func(m link) bool { return p.reaches(m.Digest, d, met) })
+	n := p.links[from]
+	return slices.ContainsFunc(n.Blobs, func(b sized) bool { return b.Digest == d }) ||
+		slices.ContainsFunc(n.Manifests, func(m sized) bool { return p.reaches(m.Digest, d, met) })
 }
 
-// pinLine is a pin in the file.
+// pinLine is a line of the file: a pin, or what a manifest names that is pinned, so that
+// this is known whatever becomes of that one's file.
 type pinLine struct {
-	Upstream   string     `json:"upstream"`
-	Repository string     `json:"repository"`
+	Upstream   string     `json:"upstream,omitempty"`
+	Repository string     `json:"repository,omitempty"`
 	Tag        string     `json:"tag,omitempty"`
 	Digest     oci.Digest `json:"digest,omitzero"` // of a tag the last that it named here
-	Since      time.Time  `json:"since"`
+	Since      time.Time  `json:"since,omitzero"`
+
+	Manifest  oci.Digest `json:"manifest,omitzero"`
+	Blobs     []sized    `json:"blobs,omitempty"`
+	Manifests []sized    `json:"manifests,omitempty"`
+}
+
+// pin reads a line that is one.
+func (l pinLine) pin() (ref oci.Reference, r root, ok bool) {
+	ref = oci.Reference{Repository: oci.Repository{Upstream: l.Upstream, Name: l.Repository}, Tag: l.Tag}
+	if l.Tag == "" {
+		ref.Digest = l.Digest
+	}
+	ok = l.Upstream != "" && oci.ValidName(l.Repository) && (l.Tag != "" || !l.Digest.IsZero()) && (l.Tag == "" || oci.ValidTag(l.Tag))
+	return ref, root{last: l.Digest, since: l.Since}, ok
 }
 
 // savePins writes the pins down. changing is held.
 func (c *Cache) savePins() error {
 	var text bytes.Buffer
-	enc := json.NewEncoder(&text)
+	enc := json.NewEncoder(&text) // into memory: it does not fail
 	c.pins.mu.Lock()
 	for ref, r := range c.pins.roots {
-		_ = enc.Encode(pinLine{ref.Upstream, ref.Name, ref.Tag, r.last, r.since}) // into memory
+		_ = enc.Encode(pinLine{Upstream: ref.Upstream, Repository: ref.Name, Tag: ref.Tag, Digest: r.last, Since: r.since})
+	}
+	for d, n := range c.pins.links {
+		_ = enc.Encode(pinLine{Manifest: d, Blobs: n.Blobs, Manifests: n.Manifests})
 	}
 	c.pins.unsaved = false
 	c.pins.mu.Unlock()
@@ -229,8 +250,16 @@ func (c *Cache) savePins() error {
 	return nil
 }
 
-// keepPins finds out what is pinned, and writes the pins down if a tag has moved since.
-func (c *Cache) keepPins() bool {
+// followEvery is how often it is looked, in checkpoints, whether what a pinned tag names by
+// now can be pulled, and how much is pinned.
+const followEvery = 10
+
+// keepPins finds out what is pinned, and writes the pins down if that has changed. n counts
+// the calls.
+func (c *Cache) keepPins(n int) bool {
+	if n%followEvery == 0 && c.pins.any.Load() {
+		c.pins.lookAgain()
+	}
 	c.repin()
 	c.pins.mu.Lock()
 	unsaved := c.pins.unsaved
@@ -259,20 +288,20 @@ func (c *Cache) loadPins(store *blob.Store) error {
 	for line := range bytes.Lines(text) {
 		var l pinLine
 		err := json.Unmarshal(line, &l)
-		ref := oci.Reference{Repository: oci.Repository{Upstream: l.Upstream, Name: l.Repository}, Tag: l.Tag}
-		if l.Tag == "" {
-			ref.Digest = l.Digest
-		}
-		if err != nil || l.Upstream == "" || !oci.ValidName(l.Repository) || l.Tag == "" && l.Digest.IsZero() || l.Tag != "" && !oci.ValidTag(l.Tag) {
+		ref, r, ok := l.pin()
+		switch {
+		case err == nil && ok:
+			c.pins.put(ref, r)
+		case err == nil && !l.Manifest.IsZero():
+			c.pins.links[l.Manifest] = named{l.Blobs, l.Manifests}
+		default:
 			bad++
-			continue
 		}
-		c.pins.put(ref, root{l.Digest, l.Since})
 	}
 	if bad == 0 || store.ReadOnly() {
 		return nil
 	}
-	c.log.Error("the file of pins is damaged: some images are pinned no longer; a copy is beside it, and `cistern ls --pinned` lists the others",
+	c.log.Error("the file of pins is damaged: some images may be pinned no longer; a copy is beside it, and `cistern ls --pinned` lists the others",
 		zap.Int("lines", bad), zap.String("copy", pinsName+brokenSuffix))
 	if err := store.WriteBeside(pinsName+brokenSuffix, text); err != nil {
 		c.diskFailed("putting the damaged pins aside", err)

@@ -1,8 +1,9 @@
 package cache
 
 import (
-	"maps"
+	"cmp"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,13 +15,13 @@ import (
 )
 
 // maxPinned bounds the blobs and manifests that pins keep: they are known in memory, and
-// passed over by each search for what may be evicted.
-const maxPinned = 1 << 16
+// passed over by each search for what may be evicted. One pin keeps maxParts at most.
+const maxPinned = 1 << 14
 
 // pins are what people want to be kept, and which blobs that are. What a manifest names
-// never changes, so what was read once of one that is pinned is known from then on. What
-// is pinned is found out anew when something has happened that may change it, and until
-// that is done nothing is evicted: see keeps.
+// never changes, so what was read once of one that is pinned is known from then on, and
+// written down. What is pinned is found out anew when something has happened that may
+// change it; what is kept already is never given up for what comes later.
 type pins struct {
 	changing sync.Mutex  // held by who changes roots and writes them down; taken first of all
 	walking  sync.Mutex  // held by who finds out what is pinned
@@ -28,26 +29,32 @@ type pins struct {
 
 	mu      sync.Mutex // guards all below; taken after all others
 	roots   map[oci.Reference]root
-	holds   map[oci.Digest]int64    // what is kept, and its bytes as its manifest says
-	links   map[oci.Digest]links    // of the manifests among these, as far as they were read
+	holds   map[oci.Digest]int64    // what is kept, and what it takes on the disk, or will
+	links   map[oci.Digest]named    // of the manifests among these, as far as they were read
 	awaited map[oci.Digest]struct{} // the others: not here
-	came    map[oci.Digest]struct{} // blobs that came while somebody was finding out; nil: nobody is
-	unread  bool                    // one of the manifests could not be read at the moment
-	full    bool                    // maxPinned is reached: what is beyond is not kept
+	came    map[oci.Digest]struct{} // of these, here since they were looked for
+	recent  map[oci.Digest]struct{} // what came while somebody was finding out; nil: nobody is
+	over    map[oci.Reference]bool  // roots of which not all is kept: there is no room for it
+	unread  bool                    // a manifest is here and could not be read at the moment
 	news    uint64                  // what has happened that may change what is kept
 	heeded  uint64                  // as far as holds knows of it
-	unsaved bool                    // roots is not what the file says
-	over    bool                    // more is pinned than can be kept, and that was said
+	unsaved bool                    // the file says something else
+	recount bool                    // what is here may take more than its manifest says
+	tooMuch bool                    // more is pinned than there is room for
 }
 
 // root is what one pin keeps: a manifest, and all that it names.
 type root struct {
 	last  oci.Digest // zero: nobody has pulled it yet
+	next  oci.Digest // what the tag names by now, which is kept too; it takes last's place once it can be pulled
 	since time.Time
 }
 
 func newPins() pins {
-	return pins{roots: map[oci.Reference]root{}, holds: map[oci.Digest]int64{}, links: map[oci.Digest]links{}, awaited: map[oci.Digest]struct{}{}}
+	return pins{
+		roots: map[oci.Reference]root{}, holds: map[oci.Digest]int64{}, links: map[oci.Digest]named{},
+		awaited: map[oci.Digest]struct{}{}, came: map[oci.Digest]struct{}{}, over: map[oci.Reference]bool{},
+	}
 }
 
 // happened notes that what is pinned is to be found out anew.
@@ -57,14 +64,15 @@ func (p *pins) happened() {
 	p.news++
 }
 
-// moved notes that a tag names another manifest.
+// moved notes that a tag names a manifest.
 func (p *pins) moved(tag oci.Reference, to oci.Digest) {
 	if !p.any.Load() {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if r, ok := p.roots[tag]; ok && r.last != to {
+	r, ok := p.roots[tag]
+	if ok && to != r.next && (to != r.last || !r.next.IsZero()) {
 		p.news++
 	}
 }
@@ -77,10 +85,15 @@ func (p *pins) arrived(d oci.Digest) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.came != nil {
-		p.came[d] = struct{}{}
+	if p.recent != nil {
+		p.recent[d] = struct{}{}
 	}
+	p.cameLocked(d)
+}
+
+func (p *pins) cameLocked(d oci.Digest) {
 	if _, ok := p.awaited[d]; ok {
+		p.came[d] = struct{}{}
 		p.news++
 	}
 }
@@ -96,6 +109,21 @@ func (p *pins) holding(d oci.Digest) bool {
 	return ok
 }
 
+// rooted tells whether an image is pinned by that name.
+func (p *pins) rooted(ref oci.Reference) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ok := p.roots[ref]
+	return ok
+}
+
+// unclear tells whether a manifest that is pinned is here and cannot be read.
+func (p *pins) unclear() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.any.Load() && p.unread
+}
+
 // keeps tells whether a blob must not be removed: it is pinned, or it is not known at the
 // moment what is.
 func (p *pins) keeps(d oci.Digest) bool { return p.any.Load() && (!p.settled() || p.holding(d)) }
@@ -103,170 +131,123 @@ func (p *pins) keeps(d oci.Digest) bool { return p.any.Load() && (!p.settled() |
 func (p *pins) settled() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.heeded == p.news && !p.unread
+	return !p.any.Load() || p.heeded == p.news && !p.unread
 }
 
 // repin finds out what is pinned, if that may have changed. False if it is not known for
 // sure: a manifest is here and cannot be read, or more happens meanwhile.
 func (c *Cache) repin() bool {
 	p := &c.pins
-	if !p.any.Load() || p.settled() {
+	if p.settled() {
 		return true
 	}
 	p.walking.Lock()
 	defer p.walking.Unlock()
 	for range maxRounds {
 		if p.settled() {
-			break
+			return true
 		}
 		w := p.begin(c)
 		w.all()
-		p.end(w)
+		c.sayOver(p.end(w))
 	}
-	c.sayPinned()
 	return p.settled()
-}
-
-// sayPinned says once that more is pinned than can be kept: a tag may come to name a
-// larger image.
-func (c *Cache) sayPinned() {
-	now, most := c.pins.bytes(), c.pinnable()
-	c.pins.mu.Lock()
-	over, said := now > most || c.pins.full, c.pins.over
-	c.pins.over = over
-	c.pins.mu.Unlock()
-	if over && !said {
-		c.log.Error("more is pinned than the cache can keep: what is new is streamed, and not kept; raise cache.max_size, or unpin something",
-			zap.Int64("pinned_bytes", now), zap.Int64("limit_bytes", most))
-	}
 }
 
 // begin begins to find out what is pinned; walking is held.
 func (p *pins) begin(c *Cache) *pinWalk {
+	most := c.pinnable()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.came = map[oci.Digest]struct{}{}
-	return &pinWalk{
-		c: c, news: p.news, roots: maps.Clone(p.roots), known: p.links,
-		holds: map[oci.Digest]int64{}, links: map[oci.Digest]links{}, awaited: map[oci.Digest]struct{}{},
+	p.recent = map[oci.Digest]struct{}{}
+	sizes := p.holds
+	if p.recount {
+		sizes, p.recount = nil, false
+	}
+	w := &pinWalk{
+		c: c, news: p.news, most: most, known: p.links, sizes: sizes, counts: map[oci.Reference]int{},
+		holds: map[oci.Digest]int64{}, links: map[oci.Digest]named{}, awaited: map[oci.Digest]struct{}{}, over: map[oci.Reference]bool{},
+		absent: map[oci.Digest]struct{}{},
+	}
+	for ref, r := range p.roots {
+		w.roots = append(w.roots, pinned{ref, r})
+	}
+	for d := range p.awaited {
+		if _, came := p.came[d]; !came {
+			w.absent[d] = struct{}{}
+		}
+	}
+	clear(p.came)
+	slices.SortFunc(w.roots, func(a, b pinned) int {
+		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.ref.String(), b.ref.String()))
+	})
+	return w
+}
+
+// end takes what was found out, and gives what is kept in part only, and whether more is
+// pinned than there is room for, each if that is new.
+func (p *pins) end(w *pinWalk) (over []oci.Reference, tooMuch bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range w.roots {
+		was, ok := p.roots[r.ref]
+		if !ok || was == r.root {
+			continue
+		}
+		p.roots[r.ref] = r.root
+		p.unsaved = p.unsaved || was.last != r.last
+	}
+	for ref := range w.over {
+		if !p.over[ref] {
+			over = append(over, ref)
+		}
+	}
+	tooMuch = w.sum > w.most && !p.tooMuch
+	p.tooMuch = w.sum > w.most
+	p.unsaved = p.unsaved || len(w.links) != len(p.links) || w.read
+	p.holds, p.links, p.awaited, p.over, p.unread, p.heeded = w.holds, w.links, w.awaited, w.over, w.unread, w.news
+	recent := p.recent
+	p.recent = nil
+	for d := range p.awaited {
+		if _, came := recent[d]; came {
+			p.cameLocked(d)
+		}
+	}
+	return over, tooMuch
+}
+
+// sayOver says of which pins something is not kept, or will not be.
+func (c *Cache) sayOver(over []oci.Reference, tooMuch bool) {
+	if tooMuch {
+		c.log.Error("more is pinned than there is room for: what is here stays, and what is not here yet is streamed, and not kept; raise cache.max_size, or unpin something",
+			zap.Int64("pinned_bytes", c.pins.bytes()), zap.Int64("limit_bytes", c.pinnable()))
+	}
+	for _, ref := range over {
+		c.log.Error("not all of a pinned image is kept: its tag names a larger one by now, or more of its platforms are here, and there is no room for them among what is pinned; raise cache.max_size, or unpin something",
+			zap.Stringer("image", ref), zap.Int64("pinned_bytes", c.pins.bytes()), zap.Int64("limit_bytes", c.pinnable()))
 	}
 }
 
-// end takes what was found out.
-func (p *pins) end(w *pinWalk) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for d := range w.awaited {
-		if _, ok := p.came[d]; ok {
-			p.news++
-			break
-		}
-	}
-	for ref, r := range w.roots {
-		if was, ok := p.roots[ref]; ok && was.last != r.last {
-			p.roots[ref] = r
-			p.unsaved = true
-		}
-	}
-	p.came, p.heeded = nil, w.news
-	p.holds, p.links, p.awaited, p.unread, p.full = w.holds, w.links, w.awaited, w.unread, w.full
-}
-
-// bytes is what all that is pinned has, as far as its manifests are here and say it.
+// bytes is what all that is pinned takes, or will when it is here.
 func (p *pins) bytes() (sum int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, n := range p.holds {
-		sum = added(sum, n)
+		sum += n // at most maxPinned times maxSaid
 	}
 	return sum
 }
 
-// pinWalk finds out what the roots keep. Its maps are nobody else's, but for known.
-type pinWalk struct {
-	c            *Cache
-	news         uint64
-	roots        map[oci.Reference]root
-	known, links map[oci.Digest]links
-	holds        map[oci.Digest]int64
-	awaited      map[oci.Digest]struct{}
-	unread, full bool
-}
-
-func (w *pinWalk) all() {
-	for ref, r := range w.roots {
-		now := r.last
-		if t, ok := w.c.tagNow(ref); ref.Tag != "" && ok && !t.Target.Digest.IsZero() {
-			now = t.Target.Digest
-		}
-		// What the tag named before is kept until what it names now is here.
-		if w.manifest(now, 0, 0) && now != r.last {
-			r.last = now.Clone()
-			w.roots[ref] = r
-		}
-		w.manifest(r.last, 0, 0)
+// pinnable is how many bytes may be pinned: what blobs may take at all.
+func (c *Cache) pinnable() int64 {
+	u := c.store.Usage()
+	switch {
+	case u.High > 0:
+		return u.High - c.idx.Load().Footprint() - u.Fixed
+	case u.FSSize > 0:
+		return u.Used + u.FSFree
 	}
-}
-
-// manifest keeps a manifest and what it names. It tells whether that is known.
-func (w *pinWalk) manifest(d oci.Digest, size int64, depth int) bool {
-	if !w.hold(d, size) || depth > maxNesting {
-		return false
-	}
-	if _, met := w.links[d]; met {
-		return true
-	}
-	l, ok := w.known[d]
-	if !ok {
-		if l, ok = w.read(d); !ok {
-			return false
-		}
-	}
-	w.links[d.Clone()] = l
-	for _, b := range l.content() {
-		w.hold(b.Digest, b.Size)
-	}
-	for _, m := range l.Manifests {
-		w.manifest(m.Digest, m.Size, depth+1)
-	}
-	return true
-}
-
-// hold keeps a digest; false if there is none, or no room for it.
-func (w *pinWalk) hold(d oci.Digest, size int64) bool {
-	if d.IsZero() {
-		return false
-	}
-	before, ok := w.holds[d]
-	if !ok && len(w.holds) >= maxPinned {
-		w.full = true
-		return false
-	}
-	if !ok {
-		d = d.Clone()
-	}
-	w.holds[d] = max(before, size)
-	return true
-}
-
-// read reads what a manifest names. What is no manifest names nothing.
-func (w *pinWalk) read(d oci.Digest) (links, bool) {
-	data, rec, here := w.c.peek(d)
-	if here {
-		w.hold(d, rec.Size)
-		l, err := parseLinks(data)
-		if err != nil {
-			return links{}, true
-		}
-		return l, true
-	}
-	rec, stored := w.c.findStored(d)
-	if stored && rec.Size > maxManifest {
-		return links{}, true
-	}
-	w.awaited[d.Clone()] = struct{}{}
-	w.unread = w.unread || stored || w.c.doubtful(d, maxManifest) || w.c.lies(d)
-	return links{}, false
+	return math.MaxInt64
 }
 
 // tagNow is tag without waiting for the tags of an old index.
@@ -282,10 +263,11 @@ func (c *Cache) tagNow(ref oci.Reference) (index.Tag, bool) {
 	return t, ok && err == nil
 }
 
-// pinnable is how many bytes may be pinned: what may be kept at all.
-func (c *Cache) pinnable() int64 {
-	if high := c.store.Usage().High; high > 0 {
-		return high
-	}
-	return math.MaxInt64
+// lookAgain has it found out anew what tags name that could not be pulled yet, and how much
+// all takes that has come since.
+func (p *pins) lookAgain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.recount = true
+	p.news++
 }

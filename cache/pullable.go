@@ -38,11 +38,16 @@ func (l links) content() []link {
 	}
 	var ls []link
 	for _, b := range all {
-		if !strings.Contains(b.MediaType, "foreign") && !strings.Contains(b.MediaType, "nondistributable") && !b.Digest.IsZero() {
+		if !isForeign(b.MediaType) && !b.Digest.IsZero() {
 			ls = append(ls, b)
 		}
 	}
 	return ls
+}
+
+// isForeign tells of a layer that it lies elsewhere.
+func isForeign(mediaType string) bool {
+	return strings.Contains(mediaType, "foreign") || strings.Contains(mediaType, "nondistributable")
 }
 
 // maxNesting bounds indexes within indexes.

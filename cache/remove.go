@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"cistern/cache/index"
 	"cistern/internal/oci"
@@ -26,8 +27,8 @@ func (c *Cache) Refresh(ctx context.Context, repo *Repository, ref oci.Reference
 
 // Remove drops tags, and the blobs that no other cached tag uses. Of ref counts what is
 // set: a tag; a digest, under a repository or under any; all of a repository; all of an
-// upstream, also what came from there and that no tag names. A digest itself goes in any
-// case, but for what is pinned: that stays, and its tags.
+// upstream, also what came from there and that no tag names, and that no manifest from
+// elsewhere does. A digest itself goes in any case. What is pinned stays, and its tags.
 func (c *Cache) Remove(ref oci.Reference) (Removed, error) {
 	if !c.writable() {
 		return Removed{}, fmt.Errorf("nothing can be removed from disk: %s", c.Stats().Degraded)
@@ -35,72 +36,128 @@ func (c *Cache) Remove(ref oci.Reference) (Removed, error) {
 	if !c.checkpoint() { // so that the index knows all tags
 		return Removed{}, errors.New("what is new here could not be recorded, so nobody knows what is in use: see the log, and try again")
 	}
-	if !c.repin() {
-		return Removed{}, errors.New("a manifest that is pinned cannot be read at the moment: see the log, and try again")
+	r := removal{c: c, ref: ref, used: c.newClosure(), unused: c.newClosure()}
+	if err := r.choose(); err != nil {
+		return Removed{}, err
 	}
-	var gone []index.Tag
-	removed, used := Removed{}, map[oci.Digest]bool{}
-	for t, err := range c.idx.Load().Tags() {
-		if err != nil {
-			return Removed{}, fmt.Errorf("reading the tags: %w", err)
-		}
-		switch {
-		case !covers(ref, t):
-			c.reach(t.Target.Digest, used, 0)
-		case c.pins.holding(t.Target.Digest):
-			removed.Pinned++
-		default:
-			gone = append(gone, t)
-		}
+	if err := r.dropAll(); err != nil {
+		return r.done, err
 	}
-	unused := map[oci.Digest]bool{}
-	for _, t := range gone {
-		c.dropTag(t.Reference)
-		c.reach(t.Target.Digest, unused, 0)
+	for _, t := range r.tags { // now: until here it can be done again
+		c.dropTag(t)
 	}
-	if !ref.Digest.IsZero() {
-		c.reach(ref.Digest, unused, 0)
-		delete(used, ref.Digest)
-	}
-	removed.Tags = len(gone)
-	for d := range unused {
-		if rec, ok := c.findStored(d); ok && !used[d] {
-			c.remove(rec, &removed)
-		}
-	}
-	if ref.Repository.Name == "" && ref.Upstream != "" {
-		if err := c.removeFrom(ref.Upstream, used, &removed); err != nil {
-			return removed, err
-		}
-	}
+	r.done.Tags = len(r.tags)
 	if !c.checkpoint() {
-		return removed, errors.New("the removal could not be recorded: what is gone will be missed at its next use; see the log")
+		return r.done, errors.New("the removal could not be recorded: what is gone will be missed at its next use; see the log")
 	}
-	return removed, nil
+	return r.done, nil
 }
 
-// removeFrom drops what an upstream has sent.
-func (c *Cache) removeFrom(upstream string, used map[oci.Digest]bool, removed *Removed) error {
-	for rec, err := range c.idx.Load().Records(oci.Digest{}) {
+// removal is one under way.
+type removal struct {
+	c            *Cache
+	ref          oci.Reference
+	tags         []oci.Reference
+	used, unused *closure // by others; by what goes
+	done         Removed
+	kept         map[oci.Digest]bool
+}
+
+// choose finds out what goes.
+func (r *removal) choose() error {
+	for t, err := range r.c.idx.Load().Tags() {
 		if err != nil {
-			return fmt.Errorf("reading the index: %w", err)
+			return fmt.Errorf("reading the tags: %w", err)
 		}
-		if rec.Origin == upstream && !used[rec.Digest] {
-			c.remove(rec, removed)
+		to := r.used
+		switch {
+		case !covers(r.ref, t):
+		case r.c.pins.rooted(t.Reference):
+			r.done.Pinned++
+			r.keptBy(t.Reference.String())
+		default:
+			r.tags, to = append(r.tags, t.Reference), r.unused
+		}
+		if err := to.add(t.Target.Digest); err != nil {
+			return fmt.Errorf("%w; try again", err)
+		}
+	}
+	if !r.ref.Digest.IsZero() {
+		if err := r.unused.add(r.ref.Digest); err != nil {
+			return fmt.Errorf("%w; try again", err)
+		}
+		delete(r.used.met, r.ref.Digest)
+	}
+	if !r.ofUpstream() {
+		return nil
+	}
+	for rec, err := range r.c.idx.Load().Records(oci.Digest{}) {
+		if err == nil && rec.Class == index.ClassManifest && rec.Origin != r.ref.Upstream {
+			err = r.used.add(rec.Digest) // it may have been pulled by its digest alone
+		}
+		if err != nil {
+			return fmt.Errorf("looking for what others use: %w; try again", err)
 		}
 	}
 	return nil
 }
 
-func (c *Cache) remove(rec index.Record, removed *Removed) {
-	switch rec, ok := c.drop(rec, index.Removed); {
-	case ok:
-		removed.Blobs++
-		removed.Bytes += rec.Allocated
-	case c.pins.holding(rec.Digest):
-		removed.Kept++
+func (r *removal) ofUpstream() bool { return r.ref.Name == "" && r.ref.Upstream != "" }
+
+// dropAll drops what only goes.
+func (r *removal) dropAll() error {
+	r.kept = map[oci.Digest]bool{}
+	for d := range r.unused.met {
+		if rec, ok := r.c.findStored(d); ok && !r.used.met[d] {
+			if err := r.drop(rec); err != nil {
+				return err
+			}
+		}
+	}
+	if !r.ofUpstream() {
+		return nil
+	}
+	for rec, err := range r.c.idx.Load().Records(oci.Digest{}) {
+		if err == nil && rec.Origin == r.ref.Upstream && !r.used.met[rec.Digest] {
+			err = r.drop(rec)
+		}
+		if err != nil {
+			return fmt.Errorf("removing what came from %s: %w", r.ref.Upstream, err)
+		}
+	}
+	return nil
+}
+
+func (r *removal) drop(rec index.Record) error {
+	if rec, ok := r.c.dropSurely(rec, index.Removed); ok {
+		r.done.Blobs++
+		r.done.Bytes += rec.Allocated
+		return nil
+	}
+	names := r.c.pinnedBy(rec.Digest)
+	switch _, here := r.c.current(rec); {
+	case len(names) > 0:
+		if !r.kept[rec.Digest] {
+			r.kept[rec.Digest] = true
+			r.done.Kept++
+		}
+		r.keptBy(names...)
+	case here:
+		return fmt.Errorf("%s cannot be removed at the moment: see the log, and try again", rec.Digest)
+	}
+	return nil
+}
+
+func (r *removal) keptBy(names ...string) {
+	for _, n := range names {
+		if len(r.done.Pins) < maxNamed && !slices.Contains(r.done.Pins, n) {
+			r.done.Pins = append(r.done.Pins, n)
+		}
 	}
 }
+
+// maxNamed is how many pins are told of that have kept something.
+const maxNamed = 10
 
 // covers tells whether a removal of ref takes the tag with it.
 func covers(ref oci.Reference, t index.Tag) bool {
@@ -115,26 +172,4 @@ func covers(ref oci.Reference, t index.Tag) bool {
 		return ref.Digest == t.Target.Digest
 	}
 	return ref.Tag == "" || ref.Tag == t.Tag
-}
-
-// reach adds a manifest and all that it names to the set.
-func (c *Cache) reach(d oci.Digest, set map[oci.Digest]bool, depth int) {
-	if set[d] || d.IsZero() || depth > maxNesting {
-		return
-	}
-	set[d] = true
-	data, rec, ok := c.peek(d)
-	if !ok || rec.Class != index.ClassManifest {
-		return
-	}
-	l, err := parseLinks(data)
-	if err != nil {
-		return
-	}
-	for _, b := range l.content() {
-		set[b.Digest] = true
-	}
-	for _, m := range l.Manifests {
-		c.reach(m.Digest, set, depth+1)
-	}
 }

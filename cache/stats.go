@@ -48,4 +48,6 @@ type Removed struct {
 	Bytes  int64 `json:"bytes"`            // allocated
 	Pinned int   `json:"pinned,omitempty"` // tags that stay, being pinned
 	Kept   int   `json:"kept,omitempty"`   // blobs that stay, being pinned
+	// Pins are by what they are kept, some of them.
+	Pins []string `json:"pins,omitempty"`
 }

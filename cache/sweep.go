@@ -25,7 +25,7 @@ func (c *Cache) sweep(now time.Time) {
 		if c.ctx.Err() != nil {
 			break
 		}
-		if _, blob := c.label(d); !blob && !c.pins.holding(d) && c.dropOne(d, since) {
+		if _, blob := c.label(d); !blob && c.dropOne(d, since) {
 			n++
 		}
 	}

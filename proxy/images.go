@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -28,22 +29,28 @@ func (h *Handler) image(name string) (target, oci.Reference, error) {
 		return target{}, oci.Reference{}, unknownUpstream(host)
 	}
 	t := target{up: &h.routes.upstreams[i], index: i}
-	named, err := reference.ParseNormalizedNamed(domain(t.up.Client.Name()) + "/" + path)
+	ref, err := parseWithin(t.up.Client.Name(), path)
+	t.repo = ref.Name
+	return t, ref, err
+}
+
+// parseWithin reads an image's name behind its upstream's.
+func parseWithin(upstream, path string) (oci.Reference, error) {
+	named, err := reference.ParseNormalizedNamed(domain(upstream) + "/" + path)
 	if err != nil {
-		return target{}, oci.Reference{}, &oci.Error{Code: oci.CodeNameInvalid, Message: "image " + oci.Quote(name) + " is not a name like nginx:1.27 or ghcr.io/org/x:v1", Err: err}
+		return oci.Reference{}, &oci.Error{Code: oci.CodeNameInvalid, Message: "image " + oci.Quote(path) + " is not a name like nginx:1.27 or ghcr.io/org/x:v1", Err: err}
 	}
-	t.repo = reference.Path(named)
-	ref := oci.Reference{Repository: t.repository()}
+	ref := oci.Reference{Repository: oci.Repository{Upstream: upstream, Name: reference.Path(named)}}
 	if tagged, ok := named.(reference.Tagged); ok {
 		ref.Tag = tagged.Tag()
 	}
 	if digested, ok := named.(reference.Digested); ok {
-		if ref.Digest, err = oci.ParseDigest(digested.Digest().String()); err != nil {
-			return target{}, oci.Reference{}, err
-		}
 		ref.Tag = ""
+		if ref.Digest, err = oci.ParseDigest(digested.Digest().String()); err != nil {
+			return oci.Reference{}, err
+		}
 	}
-	return t, ref, nil
+	return ref, nil
 }
 
 // domain is what stands for an upstream in a name that is parsed: Docker Hub's
@@ -110,10 +117,17 @@ func (h *Handler) Pin(_ context.Context, name string) (cache.Pin, error) {
 	return p, nil
 }
 
-// Unpin gives an image free that was pinned by that name.
+// Unpin gives an image free that was pinned by that name, or that is listed by it: its
+// upstream may be configured no longer.
 func (h *Handler) Unpin(_ context.Context, name string) (Unpinned, error) {
-	ref, err := h.one(name)
+	pins, err := h.cache.Pins()
 	if err != nil {
+		return Unpinned{}, err
+	}
+	var ref oci.Reference
+	if i := slices.IndexFunc(pins, func(p cache.Pin) bool { return p.Image == name }); i >= 0 {
+		ref = pins[i].Reference
+	} else if ref, err = h.one(name); err != nil {
 		return Unpinned{}, err
 	}
 	if err := h.cache.Unpin(ref); err != nil {
@@ -143,7 +157,7 @@ func (h *Handler) Remove(_ context.Context, name string) (cache.Removed, error) 
 }
 
 // scope reads what is to be removed. A name that ends in a slash and has no other is an
-// upstream's, also of one that is not configured any more: its images may be here still.
+// upstream's. What came from one that is not configured any more may be here still.
 func (h *Handler) scope(name string) (oci.Reference, error) {
 	if strings.HasPrefix(name, "sha256:") || strings.HasPrefix(name, "sha512:") {
 		d, err := oci.ParseDigest(name)
@@ -158,6 +172,10 @@ func (h *Handler) scope(name string) (oci.Reference, error) {
 		case oci.LooksLikeHost(bare):
 			return oci.Reference{Repository: oci.Repository{Upstream: bare}}, nil
 		}
+	}
+	host, path, _ := strings.Cut(bare, "/")
+	if _, ok := h.routes.lookup(host); !ok && oci.LooksLikeHost(host) && path != "" {
+		return parseWithin(host, path)
 	}
 	_, ref, err := h.image(bare)
 	return ref, err

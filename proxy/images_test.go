@@ -61,15 +61,15 @@ func TestScopes(t *testing.T) {
 	}
 	for in, want := range map[string]oci.Reference{
 		"docker.io/": hub("", ""), "index.docker.io/": hub("", ""), digest.String(): {Digest: digest},
-		"gone.test:5000/": {Repository: oci.Repository{Upstream: "gone.test:5000"}},
-		"nginx":           hub("library/nginx", ""), "nginx/": hub("library/nginx", ""), "docker.io/org/app/": hub("org/app", ""),
+		"gone.test:5000/": {Repository: oci.Repository{Upstream: "gone.test:5000"}}, "gone.test/app:v1": {Repository: oci.Repository{Upstream: "gone.test", Name: "app"}, Tag: "v1"},
+		"nginx": hub("library/nginx", ""), "nginx/": hub("library/nginx", ""), "docker.io/org/app/": hub("org/app", ""),
 		"docker.io": hub("library/docker.io", ""), "nginx:1": hub("library/nginx", "1"),
 	} {
 		if ref, err := h.scope(in); err != nil || ref != want {
 			t.Errorf("%s is %+v, %v, want %+v", in, ref, err, want)
 		}
 	}
-	for _, in := range []string{"", "/", "gone.test/app", "sha256:12", "UPPER/"} {
+	for _, in := range []string{"", "/", "gone.test/UPPER", "sha256:12", "UPPER/"} {
 		if ref, err := h.scope(in); err == nil {
 			t.Errorf("%q is taken for %+v", in, ref)
 		}

@@ -2,13 +2,14 @@ package blob
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 
 	"cistern/internal/durable"
 )
 
 // maxBeside bounds a file that WriteBeside has written, in bytes.
-const maxBeside = 1 << 20
+const maxBeside = 4 << 20
 
 // ReadBeside reads a small file that WriteBeside has written; nil if there is none.
 func (s *Store) ReadBeside(name string) ([]byte, error) {
@@ -23,6 +24,9 @@ func (s *Store) ReadBeside(name string) ([]byte, error) {
 // blobs, on stable storage, whole or not at all, and counts what it takes: it waits for no
 // room, of which it needs next to nothing. Two writers of one name exclude each other.
 func (s *Store) WriteBeside(name string, data []byte) error {
+	if len(data) > maxBeside {
+		return fmt.Errorf("write %s: longer than the %d bytes that can be read again", name, maxBeside)
+	}
 	before := s.allocatedBeside(name)
 	err := durable.WriteFile(s.fs, name, data)
 	s.ledger.addUsed(s.allocatedBeside(name)-before, true)

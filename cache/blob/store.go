@@ -236,6 +236,7 @@ type Usage struct {
 	Limit       int64 // 0: none
 	High        int64 // watermark for eviction; 0: none
 	EvictedOpen int64 // of Used: removed, but still held by a reader
+	Fixed       int64 // of Used: small files beside the trees
 	FSSize      int64 // of the file system; 0 if it would not say
 	FSFree      int64 // what it has left for us; 0 if it would not say
 }
@@ -249,7 +250,7 @@ func (s *Store) Usage() Usage {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	u := Usage{Used: l.used, Reserved: l.reserved, Limit: l.limit, EvictedOpen: l.evictedOpen, FSSize: size, FSFree: free}
+	u := Usage{Used: l.used, Reserved: l.reserved, Limit: l.limit, EvictedOpen: l.evictedOpen, Fixed: l.fixed, FSSize: size, FSFree: free}
 	if l.limit > 0 {
 		u.High = highFor(l.limit)
 	}

@@ -223,13 +223,13 @@ func remove(ctx context.Context, a *app, c *admin.Client, args []string, output 
 		return err
 	}
 	return a.print(output, r, func() {
-		if r == (cache.Removed{}) {
+		if r.Tags+r.Blobs+r.Pinned+r.Kept == 0 {
 			fmt.Fprintf(a.stdout, "nothing of %s is cached\n", args[0])
 			return
 		}
 		fmt.Fprintf(a.stdout, "removed: %d tags, %d blobs, %s\n", r.Tags, r.Blobs, size(uint64(max(0, r.Bytes))))
 		if r.Pinned+r.Kept > 0 {
-			fmt.Fprintf(a.stdout, "kept: %d tags and %d blobs that are pinned; `cistern unpin NAME` gives them free\n", r.Pinned, r.Kept)
+			fmt.Fprintf(a.stdout, "kept: %d tags that are pinned, and %d blobs of other tags, by %s; `cistern unpin NAME` gives them free\n", r.Pinned, r.Kept, printable(strings.Join(r.Pins, ", ")))
 		}
 	})
 }

@@ -48,7 +48,7 @@ type Kept interface {
 	// EvictNext tells what would go for so many bytes.
 	EvictNext(want int64) ([]cache.Next, error)
 	// Pins lists what is pinned, by name.
-	Pins() []cache.Pin
+	Pins() ([]cache.Pin, error)
 }
 
 // Cache is how keeping it fares, *cache.Cache.
@@ -138,7 +138,7 @@ func (h *Handler) routes() http.Handler {
 	mux.HandleFunc("POST /api/v1/refresh", h.refresh)
 	mux.HandleFunc("POST /api/v1/rm", h.remove)
 	mux.HandleFunc("DELETE /api/v1/rm", h.remove)
-	mux.HandleFunc("GET /api/v1/pins", func(w http.ResponseWriter, _ *http.Request) { answer(w, Pins{h.o.Kept.Pins()}) })
+	mux.HandleFunc("GET /api/v1/pins", h.pins)
 	mux.HandleFunc("POST /api/v1/pin", func(w http.ResponseWriter, r *http.Request) { change(h, w, r, "pin", h.o.Images.Pin) })
 	mux.HandleFunc("POST /api/v1/unpin", func(w http.ResponseWriter, r *http.Request) { change(h, w, r, "unpin", h.o.Images.Unpin) })
 	return mux

@@ -79,8 +79,10 @@ func (disk) Seen(d oci.Digest) cache.Part { return cache.Part{Digest: d.String()
 func (disk) EvictNext(want int64) ([]cache.Next, error) {
 	return []cache.Next{{Digest: "sha256:ab", Allocated: want}}, nil
 }
-func (disk) Pins() []cache.Pin { return []cache.Pin{{Image: "docker.io/library/app:1", Bytes: 7}} }
-func (d disk) Ready() error    { return d.err }
+func (disk) Pins() ([]cache.Pin, error) {
+	return []cache.Pin{{Image: "docker.io/library/app:1", Bytes: 7}}, nil
+}
+func (d disk) Ready() error { return d.err }
 
 // admin is a handler with everything that the tests do not care about.
 func admin(t *testing.T, change func(*Options)) *Handler {

@@ -22,6 +22,15 @@ type Pins struct {
 	Pins []cache.Pin `json:"pins"`
 }
 
+func (h *Handler) pins(w http.ResponseWriter, r *http.Request) {
+	pins, err := h.o.Kept.Pins()
+	if err != nil {
+		fail(w, r, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	answer(w, Pins{pins})
+}
+
 // flushEvery is how long lines of a list wait for more.
 const flushEvery = 50 * time.Millisecond
 
