@@ -21,22 +21,37 @@ func (s *Store) ReadBeside(name string) ([]byte, error) {
 }
 
 // WriteBeside puts a small file that others keep in the cache directory, beside the
-// blobs, on stable storage, whole or not at all, and counts what it takes: it waits for no
-// room, of which it needs next to nothing. Two writers of one name exclude each other.
+// blobs, on stable storage, whole or not at all, and counts what it takes. It waits for no
+// room: who writes more than next to nothing has it reserved for as long as this takes.
+// Two writers of one name exclude each other.
 func (s *Store) WriteBeside(name string, data []byte) error {
 	if len(data) > maxBeside {
 		return fmt.Errorf("write %s: longer than the %d bytes that can be read again", name, maxBeside)
 	}
-	before := s.allocatedBeside(name)
 	err := durable.WriteFile(s.fs, name, data)
-	s.ledger.addUsed(s.allocatedBeside(name)-before, true)
+	s.lookBeside(name)
+	s.lookBeside(name + ".tmp") // of a process that was killed, or that could not be removed
 	return diskError("write "+name, err)
 }
 
-func (s *Store) allocatedBeside(name string) int64 {
+// lookBeside counts what a file takes now.
+func (s *Store) lookBeside(name string) {
 	fi, err := s.fs.Lstat(name)
-	if err != nil {
-		return 0
+	switch {
+	case err == nil:
+		s.countBeside(name, durable.Allocated(fi))
+	case errors.Is(err, fs.ErrNotExist):
+		s.countBeside(name, 0)
+	} // else it is looked at again when it is written again
+}
+
+// countBeside has the account follow what a file takes, in allocated bytes.
+func (s *Store) countBeside(name string, now int64) {
+	s.mu.Lock()
+	delta := now - s.beside[name]
+	s.beside[name] = now
+	s.mu.Unlock()
+	if delta != 0 {
+		s.ledger.addUsed(delta, true)
 	}
-	return durable.Allocated(fi)
 }

@@ -57,6 +57,7 @@ type Store struct {
 	mu       sync.Mutex              // guards what follows; taken before ledger.mu
 	kept     map[oci.Digest]keptFile // files in fills/ that no Commit of this process made
 	folders  map[string]int64        // allocated bytes of each shard folder
+	beside   map[string]int64        // what the files beside the trees are counted for
 	looked   map[string]bool         // folders that changed since Sync last looked at them
 	unsynced map[string]bool         // folders that got a sub-folder since Sync
 
@@ -123,7 +124,7 @@ func open(o Options, bootID string) (_ *Store, err error) {
 		fs: fsys, bootID: bootID,
 		ledger: newLedger(o.Limit, o.MinFree, fsys.Free),
 		opens:  opens{m: map[oci.Digest]*opened{}},
-		kept:   map[oci.Digest]keptFile{}, folders: map[string]int64{},
+		kept:   map[oci.Digest]keptFile{}, folders: map[string]int64{}, beside: map[string]int64{},
 		looked: map[string]bool{}, unsynced: map[string]bool{},
 		late: durable.SpaceIsLate(fsys),
 	}

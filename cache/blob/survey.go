@@ -24,7 +24,7 @@ func (s *Store) survey() error {
 	}
 	for _, e := range entries {
 		if fi, err := e.Info(); err == nil && !strings.HasPrefix(e.Name(), indexName) && !e.IsDir() {
-			s.ledger.addUsed(durable.Allocated(fi), true)
+			s.countBeside(e.Name(), durable.Allocated(fi))
 		}
 	}
 	for _, tree := range []string{fillsDir, blobsDir} {
