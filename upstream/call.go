@@ -195,6 +195,9 @@ func (u *Upstream) try(ctx context.Context, q *query, ep *endpoint, use func(*an
 		u.counts.quota(a.Header)
 		err = a.err()
 	}
+	if err == nil && q.isPull() {
+		meterOf(ctx)(0, 1)
+	}
 	var e *Error
 	if errors.As(err, &e) && e.Class == oci.ErrLimited {
 		u.limits.remember(q, e)

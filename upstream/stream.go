@@ -26,6 +26,7 @@ type stream struct {
 	host    string
 	away    bool
 	counts  *counters
+	meter   Meter
 	release func()
 	once    sync.Once
 	err     error // sticky; Read only
@@ -36,7 +37,7 @@ type stream struct {
 func (u *Upstream) newStream(ctx context.Context, cancel context.CancelCauseFunc, a *answer, release func()) *stream {
 	s := &stream{
 		rc: a.Body, want: a.ContentLength, stall: u.stall, ctx: ctx,
-		ep: a.ep, host: a.host, away: a.away, counts: u.counts, release: release,
+		ep: a.ep, host: a.host, away: a.away, counts: u.counts, meter: meterOf(ctx), release: release,
 	}
 	s.timer = time.AfterFunc(s.stall, func() { cancel(errStalled) })
 	s.timer.Stop()
@@ -53,6 +54,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.rc.Read(p)
 	s.timer.Stop()
 	s.counts.received.Add(uint64(n))
+	s.meter(uint64(n), 0)
 	if s.want >= 0 {
 		if int64(n) > s.want {
 			n, err = int(s.want), s.corrupt("sends more bytes than it announced")
