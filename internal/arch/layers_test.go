@@ -16,8 +16,9 @@ type arrow struct {
 // arrows are read in order, the first that matches counts. Leaves that anybody may use are in everybodys.
 var arrows = []arrow{
 	{"cmd", []string{"..."}, "cmd/ wires everything"},
-	{"internal/admin", []string{"internal/admin/...", "internal/listener", "proxy", "cache", "upstream", "internal/oci"}, "the admin API reads their Stats"},
+	{"internal/admin", []string{"internal/admin/...", "internal/listener", "proxy/...", "cache", "upstream", "internal/oci"}, "the admin API reads their Stats"},
 	{"internal/metric", []string{"internal/listener", "proxy", "cache", "upstream", "internal/oci"}, "metrics are made of their Stats"},
+	{"proxy/savings", nil, "figures only; what they are of is the proxy's business"},
 	{"proxy", []string{"proxy/...", "cache", "upstream", "internal/oci"}, "the proxy sees the cache as a whole, not its parts"},
 	{"cache/blob", []string{"internal/oci", "internal/durable"}, "files and space: no bbolt, no HTTP"},
 	{"cache/index", []string{"internal/oci"}, "records only; it knows no files"},
