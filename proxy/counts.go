@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/http"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"cistern/cache"
 	"cistern/internal/hist"
 	"cistern/internal/oci"
+	"cistern/proxy/savings"
 )
 
 // codes are the statuses that are counted apart; any other counts as 500.
@@ -65,6 +67,20 @@ func (c *counts) observe(x *exchange) {
 // pulled tells whether the client got a manifest or a blob.
 func (x *exchange) pulled() bool {
 	return (x.req.Kind == oci.KindManifest || x.req.Kind == oci.KindBlob) && x.outcome != cache.OutcomeError
+}
+
+// saved puts down what the client got, errors aside. A tag that is known, by upstream's
+// word or by what is kept of it, is proof of its repository; a digest is none: what is
+// public is served under any name.
+func (x *exchange) saved() {
+	if x.target.up == nil || x.outcome == cache.OutcomeError {
+		return
+	}
+	t, manifest := savings.Tally{Sent: uint64(x.w.bytes)}, x.req.Kind == oci.KindManifest
+	if manifest && x.r.Method == http.MethodGet {
+		t.Asked = 1
+	}
+	x.target.book.Add(x.target.up.Client.Name(), x.target.repo, manifest && x.req.Tag != "", t)
 }
 
 // Stats reads the counts. Of series whose labels are known from the start,

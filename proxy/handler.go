@@ -14,6 +14,7 @@ import (
 
 	"cistern/cache"
 	"cistern/internal/oci"
+	"cistern/proxy/savings"
 )
 
 // Options says what a Handler serves from. Cache and Upstreams are needed.
@@ -23,6 +24,7 @@ type Options struct {
 	Default       string            // the upstream of requests that name none; "": such requests get 404
 	Aliases       map[string]string // other names of configured upstreams
 	Log           *zap.Logger       // access log, one line a request; nil: none
+	Savings       *savings.Book     // what requests save; nil: nobody wants to know
 	MirrorAddress string            // how clients reach this listener, for the page at /: "http://host:5000"
 }
 
@@ -42,8 +44,11 @@ func New(o Options) *Handler {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
+	if o.Savings == nil {
+		o.Savings = savings.New()
+	}
 	h := &Handler{
-		cache: o.Cache, routes: newRoutes(o.Upstreams, o.Default, o.Aliases), log: o.Log, address: o.MirrorAddress,
+		cache: o.Cache, routes: newRoutes(o.Upstreams, o.Default, o.Aliases, o.Savings), log: o.Log, address: o.MirrorAddress,
 		counts: newCounts(o.Upstreams), clients: newClients(),
 	}
 	h.serve = [6]func(*Handler, *exchange) error{
@@ -173,6 +178,7 @@ func (x *exchange) subject() string {
 func (h *Handler) finish(x *exchange, err error) {
 	took := time.Since(x.start)
 	h.counts.observe(x)
+	x.saved()
 	address, _, serr := net.SplitHostPort(x.r.RemoteAddr)
 	if serr != nil {
 		address = x.r.RemoteAddr

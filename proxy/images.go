@@ -28,7 +28,7 @@ func (h *Handler) image(name string) (target, oci.Reference, error) {
 	if !ok {
 		return target{}, oci.Reference{}, unknownUpstream(host)
 	}
-	t := target{up: &h.routes.upstreams[i], index: i}
+	t := target{up: &h.routes.upstreams[i], index: i, book: h.routes.book}
 	ref, err := parseWithin(t.up.Client.Name(), path)
 	t.repo = ref.Name
 	return t, ref, err

@@ -43,7 +43,7 @@ func (h *Handler) referrers(x *exchange) error {
 
 func (h *Handler) list(x *exchange, key string, fetch func(context.Context) (*upstream.Document, error)) error {
 	d, outcome, err := h.cache.Document(x.r.Context(), key, func(ctx context.Context) (*cache.Document, error) {
-		d, err := fetch(upstream.WithVia(ctx, x.target.via))
+		d, err := fetch(x.target.source().on(ctx))
 		if err != nil {
 			return nil, err
 		}

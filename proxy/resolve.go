@@ -5,6 +5,7 @@ import (
 
 	"cistern/cache"
 	"cistern/internal/oci"
+	"cistern/proxy/savings"
 	"cistern/upstream"
 )
 
@@ -25,6 +26,7 @@ type target struct {
 	repo   string // its repository, in upstream's own name
 	direct bool   // the client named the upstream in the path: it has no other source
 	via    string // what upstream is told that the request came through
+	book   *savings.Book
 }
 
 // routes is what requests are resolved by. It does not change.
@@ -34,10 +36,11 @@ type routes struct {
 	aliases   map[string]string
 	standard  string // the default upstream; "" if there is none
 	hop, via  string // this process, and what upstream is told of it
+	book      *savings.Book
 }
 
-func newRoutes(ups []Upstream, standard string, aliases map[string]string) *routes {
-	rt := &routes{upstreams: ups, byName: map[string]int{}, aliases: aliases, standard: standard, hop: newHop()}
+func newRoutes(ups []Upstream, standard string, aliases map[string]string, book *savings.Book) *routes {
+	rt := &routes{upstreams: ups, byName: map[string]int{}, aliases: aliases, standard: standard, hop: newHop(), book: book}
 	rt.via = "1.1 " + rt.hop
 	for i, u := range ups {
 		rt.byName[u.Client.Name()] = i
@@ -75,7 +78,7 @@ func (rt *routes) resolve(r oci.Request, host string) (target, error) {
 		chosen = i
 	}
 	named := chosen >= 0
-	t := target{repo: r.Name, via: rt.via}
+	t := target{repo: r.Name, via: rt.via, book: rt.book}
 	if first, rest, ok := r.SplitHost(); ok {
 		i, known := rt.lookup(first)
 		switch {
@@ -115,4 +118,4 @@ func (t target) handle() *cache.Repository {
 	return &cache.Repository{Repository: t.repository(), Source: t.source(), Policy: &t.up.Policy}
 }
 
-func (t target) source() source { return source{t.up.Client, t.repo, t.via} }
+func (t target) source() source { return source{t.up.Client, t.repo, t.via, t.book} }

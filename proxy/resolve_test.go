@@ -19,7 +19,7 @@ func testRoutes(t *testing.T, standard string, names ...string) *routes {
 		t.Cleanup(u.Close)
 		ups = append(ups, Upstream{Client: u})
 	}
-	return newRoutes(ups, standard, map[string]string{"index.docker.io": "docker.io", "registry-1.docker.io": "docker.io"})
+	return newRoutes(ups, standard, map[string]string{"index.docker.io": "docker.io", "registry-1.docker.io": "docker.io"}, nil)
 }
 
 // TestResolve has every row of P 2.34 and what may go wrong with it.

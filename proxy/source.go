@@ -5,6 +5,7 @@ import (
 
 	"cistern/cache"
 	"cistern/internal/oci"
+	"cistern/proxy/savings"
 	"cistern/upstream"
 )
 
@@ -13,9 +14,18 @@ type source struct {
 	u    *upstream.Upstream
 	repo string
 	via  string
+	book *savings.Book
 }
 
-func (s source) on(ctx context.Context) context.Context { return upstream.WithVia(ctx, s.via) }
+// on is the context of what is asked of upstream: who asks, and whom it is put down to.
+func (s source) on(ctx context.Context) context.Context {
+	return upstream.WithMeter(upstream.WithVia(ctx, s.via), s.cost)
+}
+
+// cost is an upstream.Meter. What upstream sends something of is there.
+func (s source) cost(received, pulls uint64) {
+	s.book.Add(s.u.Name(), s.repo, true, savings.Tally{Received: received, Spent: pulls})
+}
 
 var _ cache.Source = source{}
 
