@@ -18,6 +18,7 @@ import (
 	"cistern/internal/listener"
 	"cistern/internal/metric"
 	"cistern/proxy"
+	"cistern/proxy/savings"
 	"cistern/upstream"
 )
 
@@ -28,6 +29,7 @@ type daemon struct {
 	log       *logger
 	upstreams []proxy.Upstream
 	cache     *cache.Cache
+	savings   *savings.Book
 	proxy     *proxy.Handler
 	admin     *admin.Handler
 
@@ -55,10 +57,12 @@ func newDaemon(conf *config.Config, log *logger, getenv func(string) string) (_ 
 	if err := d.openCache(); err != nil {
 		return nil, err
 	}
+	d.savings = savings.Open(d.cache, log.Logger)
 	d.proxy = proxy.New(proxy.Options{
 		Cache: d.cache, Upstreams: d.upstreams, Default: conf.DefaultUpstream,
 		Aliases:       map[string]string{"index.docker.io": "docker.io", "registry-1.docker.io": "docker.io"},
 		Log:           log.Logger,
+		Savings:       d.savings,
 		MirrorAddress: pageAddress(conf, d.registry.Addr()),
 	})
 	if d.adminAt != nil {
@@ -127,7 +131,7 @@ func (d *daemon) newAdmin() *admin.Handler {
 	})
 	return admin.New(admin.Options{
 		Registry: d.proxy, Images: d.proxy, Cache: d.cache, Kept: d.cache, Upstreams: clients, Default: d.conf.DefaultUpstream,
-		Metrics: metric.Handler(metrics), Listener: d.registry, CacheDir: d.conf.Cache.Dir, Version: v,
+		Savings: d.savings.Report, Metrics: metric.Handler(metrics), Listener: d.registry, CacheDir: d.conf.Cache.Dir, Version: v,
 		Address: d.adminAt.Addr(), Hosts: adminHosts(d.conf.Admin), TokenFile: d.conf.Admin.TokenFile, Log: d.log.Logger,
 	})
 }
@@ -168,7 +172,10 @@ const settleTime = 10 * time.Second
 
 func (d *daemon) closeCache() {
 	closed := make(chan error, 1)
-	go func() { closed <- d.cache.Close() }()
+	go func() {
+		d.savings.Close() // as long as the directory is ours
+		closed <- d.cache.Close()
+	}()
 	var err error
 	select {
 	case err = <-closed:

@@ -19,22 +19,30 @@ func outputFlag(cmd *cobra.Command) *string {
 	return cmd.Flags().StringP("output", "o", "", "`FORMAT`: json, with names that stay; default: for people")
 }
 
+// checkOutput refuses a format that is not known.
+func checkOutput(format string) error {
+	if format != "" && format != "json" {
+		return usageError("-o %s: only json is known", format)
+	}
+	return nil
+}
+
 // print writes v as JSON if format asks for it, and else runs people.
 func (a *app) print(format string, v any, people func()) error {
-	switch format {
-	case "":
+	if err := checkOutput(format); err != nil {
+		return err
+	}
+	if format == "" {
 		people()
 		return nil
-	case "json":
-		enc := json.NewEncoder(a.stdout)
-		enc.SetIndent("", "  ")
-		enc.SetEscapeHTML(false)
-		if err := enc.Encode(v); err != nil {
-			return fmt.Errorf("print: %w", err)
-		}
-		return nil
 	}
-	return usageError("-o %s: only json is known", format)
+	enc := json.NewEncoder(a.stdout)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
 }
 
 // table prints rows in columns, as kubectl does: capitals above, no lines.

@@ -28,8 +28,8 @@ const patience = 20 * time.Second
 //
 //	daemon NAME ARGS...    start `cistern serve ARGS` and wait until it tells systemd that it is ready;
 //	                       sets NAME_ADDR and NAME_ADMIN
-//	signal NAME TERM|HUP   send a signal
-//	ended NAME CODE        wait until it has ended, with that exit code
+//	signal NAME TERM|...   send a signal: INT, HUP, KILL
+//	ended NAME CODE        wait until it has ended, with that exit code; -1 if a signal ended it
 //	logged NAME REGEXP     wait until its log holds that
 //	printed NAME REGEXP    the same of its standard output
 //	get STATUS URL         ask, and print status, header and body

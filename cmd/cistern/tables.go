@@ -11,12 +11,16 @@ import (
 	"cistern/internal/admin"
 )
 
-func status(ctx context.Context, a *app, c *admin.Client, _ []string, output string) error {
+func (a *app) status(ctx context.Context, c *admin.Client, output string) error {
 	s, err := c.Status(ctx)
 	if err != nil {
 		return err
 	}
-	return a.print(output, s, func() { table(a.stdout, nil, statusRows(s, time.Now())) })
+	return a.print(output, s, func() {
+		table(a.stdout, nil, statusRows(s, time.Now()))
+		fmt.Fprintln(a.stdout)
+		a.savingsTable(s.Savings)
+	})
 }
 
 func statusRows(s admin.Status, now time.Time) [][]string {

@@ -28,7 +28,6 @@ type verb struct {
 // clientCommands are the verbs that talk to the admin API.
 func (a *app) clientCommands() []*cobra.Command {
 	verbs := []verb{
-		{"status", "Show how the daemon fares", cobra.NoArgs, status},
 		{"clients", "Show who pulls through it", cobra.NoArgs, clients},
 		{"fills", "Show what is on its way from upstream", cobra.NoArgs, fills},
 		{"upstreams", "Show the registries behind it", cobra.NoArgs, upstreams},
@@ -47,8 +46,8 @@ func (a *app) clientCommands() []*cobra.Command {
 			cmd.ValidArgsFunction = a.completeImages(func() (*admin.Client, error) { c, _, err := connect(); return c, err })
 		}
 		cmd.RunE = failing(func(cmd *cobra.Command, args []string) error {
-			if *output != "" && *output != "json" {
-				return usageError("-o %s: only json is known", *output)
+			if err := checkOutput(*output); err != nil {
+				return err
 			}
 			c, _, err := connect()
 			if err != nil {
@@ -60,7 +59,7 @@ func (a *app) clientCommands() []*cobra.Command {
 		})
 		out = append(out, cmd)
 	}
-	return append(out, a.listCommand(), a.evictCommand(), a.healthcheckCommand())
+	return append(out, a.statusCommand(), a.listCommand(), a.evictCommand(), a.healthcheckCommand())
 }
 
 // adminFlags adds the flags that say where the daemon is, and gives a client.

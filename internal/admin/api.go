@@ -5,6 +5,7 @@ import (
 
 	"cistern/cache"
 	"cistern/proxy"
+	"cistern/proxy/savings"
 )
 
 // Version says which program runs.
@@ -27,6 +28,8 @@ type Status struct {
 	Pulls    PullStatus  `json:"pulls"`
 	Clients  int         `json:"clients"`
 	LastPull *time.Time  `json:"last_pull"` // null: none since the start
+
+	Savings savings.Summary `json:"savings"` // kept over restarts
 
 	Connections ConnectionStatus `json:"connections"`
 	Upstreams   []Upstream       `json:"upstreams"`

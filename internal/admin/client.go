@@ -18,6 +18,7 @@ import (
 	"cistern/cache"
 	"cistern/internal/listener"
 	"cistern/proxy"
+	"cistern/proxy/savings"
 )
 
 // DefaultAddress is where the admin listener is unless the configuration says
@@ -102,6 +103,11 @@ func (c *Client) Clients(ctx context.Context) (l Clients, err error) {
 // Fills asks what is on its way, the oldest first.
 func (c *Client) Fills(ctx context.Context) (l Fills, err error) {
 	return l, c.call(ctx, http.MethodGet, "/api/v1/fills", nil, &l)
+}
+
+// Savings asks what was saved, and of what.
+func (c *Client) Savings(ctx context.Context) (r savings.Report, err error) {
+	return r, c.call(ctx, http.MethodGet, "/api/v1/savings", nil, &r)
 }
 
 // Version asks which version the daemon is.

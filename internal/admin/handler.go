@@ -20,6 +20,7 @@ import (
 	"cistern/internal/listener"
 	"cistern/internal/oci"
 	"cistern/proxy"
+	"cistern/proxy/savings"
 	"cistern/upstream"
 )
 
@@ -76,6 +77,7 @@ type Options struct {
 	Kept      Kept
 	Upstreams []*upstream.Upstream
 	Default   string // the default upstream; may be ""
+	Savings   func() savings.Report
 	Metrics   http.Handler
 	Listener  *listener.Listener // the registry's
 	CacheDir  string
@@ -131,6 +133,7 @@ func (h *Handler) routes() http.Handler {
 	mux.HandleFunc("GET /api/v1/upstreams", func(w http.ResponseWriter, _ *http.Request) { answer(w, Upstreams{h.upstreams()}) })
 	mux.HandleFunc("GET /api/v1/clients", func(w http.ResponseWriter, _ *http.Request) { answer(w, Clients{h.clients()}) })
 	mux.HandleFunc("GET /api/v1/fills", func(w http.ResponseWriter, _ *http.Request) { answer(w, Fills{h.o.Cache.Fills()}) })
+	mux.HandleFunc("GET /api/v1/savings", func(w http.ResponseWriter, _ *http.Request) { answer(w, h.o.Savings()) })
 	mux.HandleFunc("GET /api/v1/images", h.images)
 	mux.HandleFunc("GET /api/v1/image", h.image)
 	mux.HandleFunc("GET /api/v1/blob", h.blob)
@@ -170,7 +173,7 @@ func (h *Handler) guarded(next http.Handler) http.Handler {
 // index is for a person who wonders what listens here.
 func index(w http.ResponseWriter, _ *http.Request) {
 	text(w, http.StatusOK, "This is the admin address of cistern: /metrics /healthz /readyz /debug/pprof/ "+
-		"/api/v1/status /api/v1/upstreams /api/v1/clients /api/v1/fills /api/v1/images /api/v1/image /api/v1/blob /api/v1/evict /api/v1/pins /api/v1/version")
+		"/api/v1/status /api/v1/upstreams /api/v1/clients /api/v1/fills /api/v1/savings /api/v1/images /api/v1/image /api/v1/blob /api/v1/evict /api/v1/pins /api/v1/version")
 }
 
 func (h *Handler) ready(w http.ResponseWriter, _ *http.Request) {

@@ -19,6 +19,7 @@ import (
 	"cistern/internal/listener"
 	"cistern/internal/oci"
 	"cistern/proxy"
+	"cistern/proxy/savings"
 	"cistern/upstream"
 )
 
@@ -84,6 +85,13 @@ func (disk) Pins() ([]cache.Pin, error) {
 }
 func (d disk) Ready() error { return d.err }
 
+// book is what was saved.
+func book() savings.Report {
+	b := savings.New()
+	b.Add("docker.io", "library/app", true, savings.Tally{Sent: 10, Received: 5, Asked: 2, Spent: 1})
+	return b.Report()
+}
+
 // admin is a handler with everything that the tests do not care about.
 func admin(t *testing.T, change func(*Options)) *Handler {
 	t.Helper()
@@ -99,7 +107,7 @@ func admin(t *testing.T, change func(*Options)) *Handler {
 	t.Cleanup(up.Close)
 	o := Options{
 		Registry: registry{}, Images: registry{}, Cache: disk{}, Kept: disk{}, Upstreams: []*upstream.Upstream{up}, Default: "docker.io",
-		Metrics: http.NotFoundHandler(), Listener: l, Version: Version{Version: "v1"},
+		Savings: book, Metrics: http.NotFoundHandler(), Listener: l, Version: Version{Version: "v1"},
 		Address: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)},
 	}
 	if change != nil {
@@ -131,7 +139,7 @@ func TestRoutesAndMethods(t *testing.T) {
 		want         int
 	}{
 		{"GET", "/", 200}, {"GET", "/healthz", 200}, {"HEAD", "/readyz", 200}, {"GET", "/debug/pprof/", 200},
-		{"GET", "/api/v1/status", 200}, {"GET", "/api/v1/version", 200}, {"GET", "/api/v1/upstreams", 200}, {"GET", "/api/v1/clients", 200}, {"GET", "/api/v1/fills", 200},
+		{"GET", "/api/v1/status", 200}, {"GET", "/api/v1/version", 200}, {"GET", "/api/v1/upstreams", 200}, {"GET", "/api/v1/clients", 200}, {"GET", "/api/v1/fills", 200}, {"GET", "/api/v1/savings", 200},
 		{"POST", "/api/v1/rm?image=x", 200}, {"DELETE", "/api/v1/rm?image=x", 200},
 		{"GET", "/api/v1/rm?image=x", 405}, {"GET", "/api/v1/refresh?image=x", 405}, {"PUT", "/api/v1/rm?image=x", 405},
 		{"POST", "/api/v1/status", 405}, {"DELETE", "/metrics", 405},
@@ -250,6 +258,10 @@ func agree(t *testing.T, c *Client, images <-chan string) {
 	}
 	if u, err := c.Upstreams(ctx); err != nil || len(u.Upstreams) != 1 || !u.Upstreams[0].Default || u.Upstreams[0].RateLimit != nil {
 		t.Errorf("upstreams: %+v, %v", u, err)
+	}
+	want := savings.Tally{Sent: 10, Received: 5, Asked: 2, Spent: 1}
+	if r, err := c.Savings(ctx); err != nil || r.Week.Tally != want || len(r.Total.Upstreams) != 1 || r.Total.Upstreams[0].Repositories[0].Name != "library/app" || s.Savings.Today != want {
+		t.Errorf("savings: %+v, %v; in the status %+v", r, err, s.Savings)
 	}
 	if v, err := c.Version(ctx); err != nil || v.Version != "v1" {
 		t.Errorf("version: %+v, %v", v, err)

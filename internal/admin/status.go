@@ -20,6 +20,7 @@ func (h *Handler) status() Status {
 		},
 		Pulls:       pulls(p),
 		Clients:     p.Clients,
+		Savings:     h.o.Savings().Summary(),
 		Connections: ConnectionStatus{Open: l.Connections, Limit: l.Limit, Refused: l.Refused},
 		Upstreams:   h.upstreams(),
 	}
