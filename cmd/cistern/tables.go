@@ -67,7 +67,7 @@ func pullsLine(by map[string]uint64) string {
 	return strings.Join(parts, ", ")
 }
 
-// bytesLine says what the cache has spared the link.
+// bytesLine is of this process; what was saved is in the table of savings.
 func bytesLine(p admin.PullStatus) string {
 	var sent uint64
 	for outcome, n := range p.SentBytes {
@@ -75,11 +75,7 @@ func bytesLine(p admin.PullStatus) string {
 			sent += n
 		}
 	}
-	line := fmt.Sprintf("%s sent, %s fetched", size(sent), size(p.ReceivedBytes))
-	if sent > p.ReceivedBytes {
-		line += fmt.Sprintf(" (%d %% spared)", 100-p.ReceivedBytes*100/sent)
-	}
-	return line
+	return fmt.Sprintf("%s sent, %s fetched", size(sent), size(p.ReceivedBytes))
 }
 
 func clientsLine(s admin.Status, now time.Time) string {
