@@ -21,6 +21,8 @@ type ImageInfo struct {
 	Missing int       `json:"missing"` // parts of these that are not here
 	Checked time.Time `json:"checked,omitzero"`
 	Pinned  bool      `json:"pinned,omitempty"`
+	// Imported: it came from an archive, and upstream has not said anything yet.
+	Imported bool `json:"imported,omitempty"`
 }
 
 // Images lists the tags that are known: those that the index does not know of yet, then
@@ -54,7 +56,7 @@ func (c *Cache) Images() iter.Seq2[ImageInfo, error] {
 }
 
 func (c *Cache) imageInfo(t index.Tag) ImageInfo {
-	i := ImageInfo{Image: t.Reference.String(), Digest: t.Target.Digest.String(), Checked: t.Checked, Pinned: c.pins.holding(t.Target.Digest)}
+	i := ImageInfo{Image: t.Reference.String(), Digest: t.Target.Digest.String(), Checked: t.Checked, Imported: t.Checked.IsZero(), Pinned: c.pins.holding(t.Target.Digest)}
 	i.Bytes, i.Missing = c.weigh(t.Target.Digest)
 	return i
 }
@@ -86,6 +88,7 @@ type Part struct {
 	Here      bool      `json:"here"`
 	FirstSeen time.Time `json:"first_seen,omitzero"`
 	LastUsed  time.Time `json:"last_used,omitzero"`
+	Origin    string    `json:"origin,omitempty"`    // the upstream that it came from, or "import"
 	Shared    bool      `json:"shared,omitempty"`    // it was named before
 	Absence   *Absence  `json:"absence,omitempty"`   // why it is not here; null: it is
 	Ungranted bool      `json:"ungranted,omitempty"` // it is here, and not known to belong to the image's repository: upstream is asked
@@ -95,10 +98,11 @@ type Part struct {
 type ImageDetail struct {
 	Image    string    `json:"image"`
 	Upstream string    `json:"upstream"`
-	Digest   string    `json:"digest,omitempty"` // "": the tag is not known here
-	Checked  time.Time `json:"checked,omitzero"` // upstream's last word on the tag
-	Changed  time.Time `json:"changed,omitzero"` // since when that is its word
-	Fresh    time.Time `json:"fresh,omitzero"`   // until when nobody asks upstream about the tag
+	Digest   string    `json:"digest,omitempty"`   // "": the tag is not known here
+	Checked  time.Time `json:"checked,omitzero"`   // upstream's last word on the tag
+	Changed  time.Time `json:"changed,omitzero"`   // since when that is its word, or an archive's
+	Fresh    time.Time `json:"fresh,omitzero"`     // until when nobody asks upstream about the tag
+	Imported bool      `json:"imported,omitempty"` // the tag is an archive's word: upstream has not said anything yet
 	LastUsed time.Time `json:"last_used,omitzero"`
 	Bytes    int64     `json:"bytes"`          // content of all parts that are here, each once
 	Pins     []string  `json:"pins,omitempty"` // that keep it, by name
@@ -118,8 +122,10 @@ func (c *Cache) Image(ref oci.Reference, policy *Policy) ImageDetail {
 		if !ok {
 			return i
 		}
-		d, i.Checked, i.Changed = t.Target.Digest, t.Checked, t.Changed
-		i.Fresh = t.Checked.Add(policy.Fresh(ref.Tag))
+		d, i.Checked, i.Changed, i.Imported = t.Target.Digest, t.Checked, t.Changed, t.Checked.IsZero()
+		if !i.Imported {
+			i.Fresh = t.Checked.Add(policy.Fresh(ref.Tag))
+		}
 	}
 	i.Digest, i.Parts, i.Pins = d.String(), c.parts(d), c.pinnedBy(d)
 	for n := range i.Parts {
@@ -170,14 +176,8 @@ func (l *lister) manifest(d oci.Digest, p Part, depth int) {
 	if !ok {
 		return
 	}
-	var m struct {
-		links
-		Manifests []struct {
-			link
-			Platform struct{ OS, Architecture, Variant string } `json:"platform"`
-		} `json:"manifests"`
-	}
-	if json.Unmarshal(data, &m) != nil {
+	m, err := parseManifest(data)
+	if err != nil {
 		return
 	}
 	if len(m.Manifests) > 0 {
@@ -191,12 +191,33 @@ func (l *lister) manifest(d oci.Digest, p Part, depth int) {
 		l.add(b.Digest, Part{Kind: kind, Size: b.Size})
 	}
 	for _, child := range m.Manifests {
-		platform := strings.Trim(child.Platform.OS+"/"+child.Platform.Architecture+"/"+child.Platform.Variant, "/")
-		if platform == "" {
-			platform = "?"
-		}
-		l.manifest(child.Digest, Part{Kind: "manifest", Platform: platform, Size: child.Size}, depth+1)
+		l.manifest(child.Digest, Part{Kind: "manifest", Platform: child.platform(), Size: child.Size}, depth+1)
 	}
+}
+
+// imageManifest is a manifest of any kind, with the platforms of an index.
+type imageManifest struct {
+	links
+	Manifests []platformLink `json:"manifests"`
+}
+
+type platformLink struct {
+	link
+	Platform struct{ OS, Architecture, Variant string } `json:"platform"`
+}
+
+// platform is linux/arm64/v8; "?" if it does not say.
+func (l platformLink) platform() string {
+	p := strings.Trim(l.Platform.OS+"/"+l.Platform.Architecture+"/"+l.Platform.Variant, "/")
+	if p == "" {
+		return "?"
+	}
+	return p
+}
+
+func parseManifest(data []byte) (m imageManifest, err error) {
+	err = json.Unmarshal(data, &m)
+	return m, err
 }
 
 // add adds one part. It tells whether that is here, and was not named before.
@@ -208,7 +229,7 @@ func (l *lister) add(d oci.Digest, p Part) bool {
 	l.seen[d] = true
 	rec, here := l.c.find(d)
 	if here {
-		p.Here, p.Size, p.FirstSeen, p.LastUsed = true, rec.Size, rec.FirstSeen, rec.LastUsed
+		p.Here, p.Size, p.FirstSeen, p.LastUsed, p.Origin = true, rec.Size, rec.FirstSeen, rec.LastUsed, rec.Origin
 		if at := l.c.lastTouch(d); at.After(p.LastUsed) {
 			p.LastUsed = at
 		}

@@ -79,7 +79,7 @@ func (c *Cache) byTag(ctx context.Context, repo *Repository, ref oci.Reference, 
 	if !known {
 		return c.firstSeen(ctx, repo, ref, head)
 	}
-	v := judge(time.Since(t.Checked), repo.Policy.Fresh(ref.Tag), repo.Policy.StaleIfError, repo.Source.Healthy())
+	v := judgeTag(t, repo)
 	switch v {
 	case serve:
 		return c.target(ctx, repo, t, OutcomeHit, head)
@@ -256,6 +256,6 @@ func (c *Cache) stale(ctx context.Context, repo *Repository, t index.Tag, why st
 		return nil
 	}
 	c.upstream(repo.Upstream).stale.Add(1)
-	content.Outcome, content.Since, content.Stale = OutcomeStale, t.Checked, why
+	content.Outcome, content.Since, content.Stale = OutcomeStale, lastWord(t), why
 	return content
 }

@@ -81,7 +81,7 @@ func (d *daemon) listen() (err error) {
 	if d.conf.Admin.Listen == config.AdminOff {
 		return nil
 	}
-	d.adminAt, err = listener.Listen(listener.Options{Address: d.conf.Admin.Listen, MaxConnections: adminConnections, Log: d.log.Logger})
+	d.adminAt, err = listener.Listen(listener.Options{Address: d.conf.Admin.Listen, MaxConnections: adminConnections, Uploads: true, Log: d.log.Logger})
 	if err != nil {
 		return fmt.Errorf("admin: %w", err)
 	}
@@ -130,7 +130,7 @@ func (d *daemon) newAdmin() *admin.Handler {
 		Version: v.Version, Revision: v.Revision,
 	})
 	return admin.New(admin.Options{
-		Registry: d.proxy, Images: d.proxy, Cache: d.cache, Kept: d.cache, Upstreams: clients, Default: d.conf.DefaultUpstream,
+		Registry: d.proxy, Images: d.proxy, Cache: d.cache, Kept: d.cache, Carrier: d.proxy, Upstreams: clients, Default: d.conf.DefaultUpstream,
 		Savings: d.savings.Report, Metrics: metric.Handler(metrics), Listener: d.registry, CacheDir: d.conf.Cache.Dir, Version: v,
 		Address: d.adminAt.Addr(), Hosts: adminHosts(d.conf.Admin), TokenFile: d.conf.Admin.TokenFile, Log: d.log.Logger,
 	})
@@ -196,11 +196,11 @@ func (d *daemon) close(drain func(*listener.Listener)) {
 		}
 		d.registry.Close()
 	}
+	if d.adminAt != nil { // what is imported would keep the cache
+		d.adminAt.Close()
+	}
 	if d.cache != nil {
 		d.closeCache()
 	}
 	closeUpstreams(d.upstreams)
-	if d.adminAt != nil {
-		d.adminAt.Close()
-	}
 }

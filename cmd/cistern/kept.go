@@ -55,8 +55,12 @@ func (a *app) listImages(ctx context.Context, c *admin.Client) error {
 		if i.Pinned {
 			pinned = "yes"
 		}
+		checked := age(i.Checked, now)
+		if i.Imported {
+			checked = "imported"
+		}
 		_, err := fmt.Fprintf(a.stdout, "%-10s %-8s %-8s %-7s %-19s %s\n",
-			size(uint64(max(0, i.Bytes))), missing, age(i.Checked, now), pinned, cutDigest(i.Digest), printable(i.Image))
+			size(uint64(max(0, i.Bytes))), missing, checked, pinned, cutDigest(i.Digest), printable(i.Image))
 		return err
 	})
 	if err == nil && n == 0 {
@@ -86,7 +90,10 @@ func show(ctx context.Context, a *app, c *admin.Client, args []string, output st
 			return
 		}
 		rows := [][]string{{"Image", i.Image}, {"Digest", i.Digest}, {"Here", size(uint64(max(0, i.Bytes)))}, {"Last used", age(i.LastUsed, now)}}
-		if !i.Checked.IsZero() {
+		switch {
+		case i.Imported:
+			rows = append(rows, []string{"Tag", "imported " + age(i.Changed, now) + " ago; upstream has not said anything yet"})
+		case !i.Checked.IsZero():
 			rows = append(rows, []string{"Tag", fmt.Sprintf("so upstream said last %s ago, and first %s ago", age(i.Checked, now), age(i.Changed, now))})
 		}
 		for _, name := range i.Pins {
@@ -111,6 +118,8 @@ func partRows(parts []cache.Part, now time.Time) (rows [][]string) {
 			note = "not here: " + absence(p.Absence, now)
 		case p.Ungranted:
 			note = "here, not granted to this repository"
+		case p.Origin == "import":
+			note = "imported"
 		}
 		rows = append(rows, []string{p.Kind, bytes, age(p.LastUsed, now), p.Platform, cutDigest(p.Digest), note})
 	}
@@ -147,7 +156,10 @@ func why(ctx context.Context, a *app, c *admin.Client, args []string, output str
 			fmt.Fprintf(a.stdout, "%s: never seen: nobody has pulled this tag\n", i.Image)
 			return
 		}
-		if !i.Checked.IsZero() {
+		switch {
+		case i.Imported:
+			fmt.Fprintf(a.stdout, "%s is %s, as an archive said %s ago; upstream has not said anything yet\n", i.Image, cutDigest(i.Digest), age(i.Changed, time.Now()))
+		case !i.Checked.IsZero():
 			fmt.Fprintf(a.stdout, "%s is %s, as upstream said last %s ago, and first %s ago; %s\n",
 				i.Image, cutDigest(i.Digest), age(i.Checked, time.Now()), age(i.Changed, time.Now()), window(i.Fresh, time.Now()))
 		}

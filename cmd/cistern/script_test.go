@@ -33,6 +33,7 @@ const patience = 20 * time.Second
 //	logged NAME REGEXP     wait until its log holds that
 //	printed NAME REGEXP    the same of its standard output
 //	get STATUS URL         ask, and print status, header and body
+//	pull URL REPO TAG      get an image whole
 //
 // $UPSTREAM is a registry that holds team/app:v1, with $LAYER.
 func TestScripts(t *testing.T) {
@@ -52,7 +53,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": startDaemon, "signal": sendSignal, "ended": ended, "logged": logged, "printed": printed, "get": get,
+			"daemon": startDaemon, "signal": sendSignal, "ended": ended, "logged": logged, "printed": printed, "get": get, "pull": pull,
 		},
 	})
 }

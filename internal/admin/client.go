@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"cistern/cache"
 	"cistern/internal/listener"
@@ -28,6 +29,9 @@ const DefaultAddress = "127.0.0.1:5001"
 // maxAnswer bounds what the client reads, in bytes: the table of clients is
 // the longest, and bounded itself.
 const maxAnswer = 16 << 20
+
+// expectTime is how long a body waits for the daemon to want it.
+const expectTime = 10 * time.Second
 
 // Client asks a daemon's admin listener. Its errors are for people.
 type Client struct {
@@ -45,7 +49,7 @@ func NewClient(address, tokenFile string) (*Client, error) {
 		address = DefaultAddress
 	}
 	c := &Client{address: address, http: &http.Client{
-		Transport: &http.Transport{DisableKeepAlives: true}, // no proxy: this is our own machine mostly
+		Transport: &http.Transport{DisableKeepAlives: true, ExpectContinueTimeout: expectTime}, // no proxy: this is our own machine mostly
 		CheckRedirect: func(*http.Request, []*http.Request) error {
 			return http.ErrUseLastResponse // the token is for this address alone
 		},
@@ -193,6 +197,11 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 		return err
 	}
 	defer answer.Close()
+	return c.decode(answer, out)
+}
+
+// decode reads an answer into out, if there is one.
+func (c *Client) decode(answer io.Reader, out any) error {
 	body, err := io.ReadAll(io.LimitReader(answer, maxAnswer))
 	if err != nil {
 		return fmt.Errorf("read answer of %s: %w", c.address, err)
@@ -216,6 +225,11 @@ func (c *Client) open(ctx context.Context, method, path string, query url.Values
 	if err != nil {
 		return nil, fmt.Errorf("admin address %s: %w", c.address, err)
 	}
+	return c.send(req)
+}
+
+// send sends a request and gives the body of its answer, if that is a good one.
+func (c *Client) send(req *http.Request) (io.ReadCloser, error) {
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}

@@ -75,6 +75,7 @@ type Options struct {
 	Images    Images
 	Cache     Cache
 	Kept      Kept
+	Carrier   Carrier
 	Upstreams []*upstream.Upstream
 	Default   string // the default upstream; may be ""
 	Savings   func() savings.Report
@@ -144,6 +145,7 @@ func (h *Handler) routes() http.Handler {
 	mux.HandleFunc("GET /api/v1/pins", h.pins)
 	mux.HandleFunc("POST /api/v1/pin", func(w http.ResponseWriter, r *http.Request) { change(h, w, r, "pin", h.o.Images.Pin) })
 	mux.HandleFunc("POST /api/v1/unpin", func(w http.ResponseWriter, r *http.Request) { change(h, w, r, "unpin", h.o.Images.Unpin) })
+	h.carryRoutes(mux)
 	return mux
 }
 

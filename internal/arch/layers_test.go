@@ -31,6 +31,7 @@ var arrows = []arrow{
 	{"internal/durable", nil, "a leaf"},
 	{"internal/hist", nil, "a leaf"},
 	{"internal/arch", nil, "tests only"},
+	{"internal/layout", []string{"internal/oci"}, "archives are files: it knows no cache and no registry"},
 	{"internal", []string{"internal/oci"}, "a helper package may know the vocabulary; more needs a line here"},
 	{"bench", []string{"bench/...", "internal/oci", "internal/hist"}, "the bench measures any proxy by its address, ours is no exception"},
 }
@@ -104,6 +105,7 @@ var reservations = []reserved{
 	{"go.etcd.io/bbolt", []string{"cache/index"}, "bbolt kills the process on damaged pages; every call goes through the index's one guard"},
 	{"go.yaml.in/", []string{"config"}, "one reader of YAML"},
 	{"github.com/spf13/", []string{"cmd", "bench"}, "the command line is wiring"},
+	{"github.com/vbauerster/mpb", []string{"cmd"}, "bars are for people"},
 	{"github.com/coreos/go-systemd", []string{"cmd", "internal/listener"}, "talking to systemd is wiring"},
 	{"github.com/sony/gobreaker", []string{"upstream"}, "breakers stand before upstreams"},
 	{"oras.land/", []string{"cmd", "upstream"}, "credentials are read where the client is built"},

@@ -36,6 +36,17 @@ func withoutBody(h http.Handler, patience time.Duration) http.Handler {
 	})
 }
 
+// exceptUploads lets h have PUT requests as they come, and bare all others.
+func exceptUploads(h, bare http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			h.ServeHTTP(w, r)
+			return
+		}
+		bare.ServeHTTP(w, r)
+	})
+}
+
 // dropBody reads the body and throws it away, as far as its bounds go. It
 // reports whether the connection is still good for an answer.
 func dropBody(w http.ResponseWriter, r *http.Request, patience time.Duration) bool {

@@ -30,6 +30,9 @@ type Options struct {
 	// MaxConnections bounds the connections at once; 0: derived from the limit
 	// of open files, at most MaxConnections.
 	MaxConnections int
+	// Uploads leaves the bodies of PUT requests to the handler, with no bound; those of
+	// others are thrown away.
+	Uploads bool
 	// Log gets what net/http has to say; nil: nothing is logged.
 	Log *zap.Logger
 }
@@ -38,6 +41,7 @@ type Options struct {
 // Shutdown or Close, which may come from any goroutine.
 type Listener struct {
 	table    *table
+	uploads  bool
 	tls      *tls.Config
 	http     *http.Server
 	handlers handlers
@@ -58,7 +62,7 @@ func Listen(o Options) (*Listener, error) {
 	if log == nil {
 		log = zap.NewNop()
 	}
-	l := &Listener{handlers: handlers{idle: make(chan struct{})}}
+	l := &Listener{uploads: o.Uploads, handlers: handlers{idle: make(chan struct{})}}
 	if o.Cert != "" {
 		cert, err := loadCertificate(o.Cert, o.Key, log)
 		if err != nil {
@@ -100,7 +104,11 @@ func (l *Listener) Addr() net.Addr { return l.table.Addr() }
 // Serve answers requests with h until Shutdown or Close, and gives nil then.
 // A panic in h ends its connection and is logged once.
 func (l *Listener) Serve(h http.Handler) error {
-	l.http.Handler = l.handlers.counted(withoutBody(h, bodyTimeout))
+	bare := withoutBody(h, bodyTimeout)
+	if l.uploads {
+		bare = exceptUploads(h, bare)
+	}
+	l.http.Handler = l.handlers.counted(bare)
 	var ln net.Listener = l.table
 	if l.tls != nil {
 		ln = tls.NewListener(ln, l.tls)

@@ -170,3 +170,20 @@ func TestBodiesAreDropped(t *testing.T) {
 		})
 	}
 }
+
+// TestUploads: a handler that takes bodies gets those of PUT requests, and no others.
+func TestUploads(t *testing.T) {
+	t.Parallel()
+	for uploads, want := range map[bool]string{false: "", true: "body"} {
+		l := start(t, Options{Uploads: uploads}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(w, r.Body)
+		}))
+		for method, want := range map[string]string{"PUT": want, "POST": "", "GET": ""} {
+			c := dial(t, l)
+			send(t, c, method+" / HTTP/1.1\nHost: x\nContent-Length: 4\n\nbody")
+			if _, body := response(t, c); body != want {
+				t.Errorf("uploads %v, %s: %q", uploads, method, body)
+			}
+		}
+	}
+}

@@ -1,0 +1,182 @@
+package cache
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+
+	"cistern/cache/index"
+	"cistern/internal/oci"
+)
+
+// An image that is carried elsewhere: what belongs to it, and its bytes.
+
+// Bundle is an image with all of it that can be carried: of an index the platforms that
+// are here whole.
+type Bundle struct {
+	Image     string    `json:"image"` // docker.io/library/nginx:1.27
+	Private   bool      `json:"private,omitempty"`
+	Target    Carried   `json:"target"`              // what the name means
+	Pieces    []Carried `json:"pieces"`              // each once, Target the last, and what names others after these
+	Platforms []string  `json:"platforms,omitempty"` // of an index, as far as they are among the pieces
+	Partial   []string  `json:"partial,omitempty"`   // platforms that lack something, and what
+	Absent    int       `json:"absent,omitempty"`    // how many platforms are not here
+}
+
+// Carried is a blob or manifest of a bundle.
+type Carried struct {
+	Digest    oci.Digest `json:"digest"`
+	MediaType string     `json:"media_type"`
+	Size      int64      `json:"size"`
+	Manifest  bool       `json:"manifest,omitempty"`
+	Private   bool       `json:"private,omitempty"` // obtained with credentials
+}
+
+// Bundle tells what can be carried of a tag or digest. It is an oci.Error of code
+// MANIFEST_UNKNOWN, which says what is missing and why, if that is nothing. It counts as no
+// use of it.
+func (c *Cache) Bundle(ref oci.Reference) (Bundle, error) {
+	d := ref.Digest
+	if d.IsZero() {
+		t, ok := c.tag(ref)
+		if !ok {
+			return Bundle{}, notWhole("%s is not known here: pull it through this cache first", ref)
+		}
+		d = t.Target.Digest
+	}
+	b := bundler{c: c, whole: map[oci.Digest]string{}, listed: map[oci.Digest]bool{}, Bundle: Bundle{Image: ref.String(), Pieces: []Carried{}}}
+	if why := b.manifest(d, 0); why != "" {
+		return Bundle{}, notWhole("%s is not whole here: %s; pull it through this cache again", ref, why)
+	}
+	b.Target = b.Pieces[len(b.Pieces)-1]
+	for _, p := range b.Pieces {
+		b.Private = b.Private || p.Private
+	}
+	return b.Bundle, nil
+}
+
+func notWhole(format string, args ...any) error {
+	return &oci.Error{Code: oci.CodeManifestUnknown, Message: fmt.Sprintf(format, args...)}
+}
+
+// bundler collects what is here whole.
+type bundler struct {
+	Bundle
+	c      *Cache
+	whole  map[oci.Digest]string // of the manifests that were looked at: "", or what is missing
+	listed map[oci.Digest]bool
+}
+
+// manifest adds a manifest and what it names; else it tells what is missing.
+func (b *bundler) manifest(d oci.Digest, depth int) (missing string) {
+	if why, known := b.whole[d]; known {
+		return why
+	}
+	why := b.look(d, depth)
+	b.whole[d] = why
+	return why
+}
+
+func (b *bundler) look(d oci.Digest, depth int) (missing string) {
+	data, rec, ok := b.c.peek(d)
+	if !ok || rec.Class != index.ClassManifest {
+		return b.c.lacks("manifest", d)
+	}
+	m, err := parseManifest(data)
+	if err != nil || depth > maxNesting {
+		return "manifest " + d.String() + " is not one"
+	}
+	if len(m.Manifests) > 0 {
+		if missing = b.children(m, depth); missing != "" {
+			return missing
+		}
+	}
+	content := m.content()
+	for _, l := range content {
+		if _, here := b.c.find(l.Digest); !here {
+			kind := "layer"
+			if m.Config != nil && l.Digest == m.Config.Digest {
+				kind = "config"
+			}
+			return b.c.lacks(kind, l.Digest)
+		}
+	}
+	if len(b.Pieces)+len(content) > maxCarried {
+		return fmt.Sprintf("it has more than %d parts", maxCarried)
+	}
+	for _, l := range content {
+		if rec, here := b.c.find(l.Digest); here {
+			b.add(rec, false)
+		}
+	}
+	b.add(rec, true)
+	return ""
+}
+
+// maxCarried bounds the parts of a bundle: an index of 8 MiB names many.
+const maxCarried = 1 << 16
+
+// children adds those of an index that are here whole. If none is, it tells what the first one lacks
+// whose manifest is here, since somebody has pulled that, or else any.
+func (b *bundler) children(m imageManifest, depth int) (missing string) {
+	absent, whole := "", false
+	for _, child := range m.Manifests {
+		why := b.manifest(child.Digest, depth+1)
+		_, here := b.c.find(child.Digest)
+		switch {
+		case why == "":
+			whole = true
+			b.Platforms = append(b.Platforms, child.platform())
+		case !here:
+			b.Absent++
+			absent = why
+		default:
+			b.Partial = append(b.Partial, child.platform()+": "+why)
+		}
+	}
+	switch {
+	case whole:
+		return ""
+	case len(b.Partial) > 0:
+		return b.Partial[0]
+	}
+	return absent
+}
+
+func (b *bundler) add(rec index.Record, manifest bool) {
+	if b.listed[rec.Digest] {
+		return
+	}
+	b.listed[rec.Digest] = true
+	b.Pieces = append(b.Pieces, Carried{rec.Digest, rec.MediaType, rec.Size, manifest, !rec.Public})
+}
+
+// lacks says why a part is not here.
+func (c *Cache) lacks(kind string, d oci.Digest) string {
+	return fmt.Sprintf("%s %s is not here (%s)", kind, d, c.missed(d))
+}
+
+// Kept is an open blob or manifest that is here whole. It stays readable when it is
+// evicted.
+type Kept struct {
+	io.ReadSeeker // an *os.File where it lies in one: sendfile
+	Size          int64
+	close         func() error
+}
+
+// Close closes it.
+func (k *Kept) Close() error { return k.close() }
+
+// OpenKept opens what is here of a digest, for whoever may read all that is here. It
+// counts as no use of it. An oci.Error of code BLOB_UNKNOWN says why it is not here.
+func (c *Cache) OpenKept(d oci.Digest) (*Kept, error) {
+	if rec, ok := c.findStored(d); ok {
+		if f, ok := c.openStored(rec); ok {
+			return &Kept{f.File, f.Size, f.Close}, nil
+		}
+	}
+	if e, ok := c.hot.get(d); ok {
+		return &Kept{bytes.NewReader(e.data), int64(len(e.data)), func() error { return nil }}, nil
+	}
+	return nil, &oci.Error{Code: oci.CodeBlobUnknown, Message: c.lacks("blob", d), Err: oci.ErrNotFound}
+}
