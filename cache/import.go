@@ -65,6 +65,7 @@ func (c *Cache) Import(ref oci.Reference, b Bundle) (Imported, error) {
 		return i, &oci.Error{Code: oci.CodeManifestInvalid, Message: fmt.Sprintf("%s: not all that %s names is here or in the archive", ref, b.Target.Digest)}
 	}
 	if !ref.Digest.IsZero() {
+		i.Now = ref.Digest
 		return i, nil
 	}
 	t, took := c.importTag(ref, describe(rec), b.Private)

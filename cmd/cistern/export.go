@@ -42,7 +42,10 @@ the medium, before you take it away.
 	since := flags.StringArray("since", nil, "leave out the blobs of this `ARCHIVE`, which is to be imported before; may be given again")
 	split := flags.String("split", "", "`SIZE` of the parts of the tar, such as 4GB: PATH.000, PATH.001 and so on")
 	connect := a.adminFlags(cmd)
-	cmd.ValidArgsFunction = a.completeImages(func() (*admin.Client, error) { c, _, err := connect(); return c, err })
+	complete := a.completeImages(func() (*admin.Client, error) { c, _, err := connect(); return c, err })
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, _ []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return complete(cmd, nil, begun) // it takes several
+	}
 	cmd.RunE = failing(func(_ *cobra.Command, names []string) (err error) {
 		switch {
 		case x.to.Path == "":

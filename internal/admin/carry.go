@@ -59,6 +59,7 @@ func (h *Handler) bundle(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, statusOf(err), err.Error())
 		return
 	}
+	h.log.Info("admin export", zap.String("image", cut(b.Image)), zap.Stringer("digest", b.Target.Digest), zap.String("client", r.RemoteAddr))
 	answer(w, b)
 }
 
