@@ -114,7 +114,7 @@ func (b *bundler) look(d oci.Digest, depth int) (missing string) {
 }
 
 // maxCarried bounds the parts of a bundle: an index of 8 MiB names many.
-const maxCarried = 1 << 16
+const maxCarried = 1 << 15
 
 // children adds those of an index that are here whole. If none is, it tells what the first one lacks
 // whose manifest is here, since somebody has pulled that, or else any.

@@ -111,10 +111,7 @@ func (c *Cache) importTag(ref oci.Reference, target oci.Descriptor, private bool
 		}
 		c.mu.Lock()
 		if words == c.words { // else somebody has said something meanwhile
-			c.tags.Add(ref, t)
-			c.words++
-			c.newTags[ref] = t
-			delete(c.goneTags, ref)
+			c.noteTagLocked(t)
 			c.mu.Unlock()
 			c.negative.Remove(question{ref.Repository, askedManifest(ref.Tag)})
 			return t, true

@@ -136,7 +136,7 @@ func TestImport(t *testing.T) {
 	}
 }
 
-// TestImportAgain: a later archive moves a tag that an earlier one has brought.
+// TestImportAgain: a later archive moves a tag that an earlier one has brought, and its pin with it.
 func TestImportAgain(t *testing.T) {
 	t.Parallel()
 	s, there := newShelf(t), open(t, Options{})
@@ -150,6 +150,14 @@ func TestImportAgain(t *testing.T) {
 		}
 		if i := carry(t, s.rig, there, repo, b); i.Tag != TagImported || i.Now != d {
 			t.Errorf("%+v", i)
+		}
+		if n == 1 {
+			if _, err := there.Pin(s.ref("v1")); err != nil {
+				t.Error(err)
+			}
+		}
+		if there.repin(); !there.pins.holding(d) {
+			t.Errorf("what was imported %d times is not pinned", n)
 		}
 	}
 }
@@ -192,6 +200,24 @@ func TestImportPrivate(t *testing.T) {
 	there.want(nobody.repo("b"), layers[0], OutcomeHit)
 	if got, _, err := there.get(nobody.repo("c"), layers[0]); err == nil {
 		t.Errorf("an import has made %d private bytes public", len(got))
+	}
+}
+
+// TestImportLabel: what is here as a private blob and comes as a manifest is one, and stays private.
+func TestImportLabel(t *testing.T) {
+	t.Parallel()
+	c, o := open(t, Options{}), newOrigin()
+	o.private = true
+	text := []byte(o.image())
+	d := o.put(text)
+	c.want(o.repo("a"), d, OutcomeMiss)
+	c.idle()
+	p := Carried{Digest: d, Size: int64(len(text)), Manifest: true, MediaType: oci.MediaTypeOCIManifest}
+	if err := c.ImportBlob(t.Context(), o.repo("b").Repository, p, bytes.NewReader(text)); err != nil {
+		t.Fatal(err)
+	}
+	if rec, here := c.findStored(d); !here || rec.Class != index.ClassManifest || rec.Public || !c.granted(o.repo("b").Repository, d) {
+		t.Errorf("%+v, %v", rec, here)
 	}
 }
 

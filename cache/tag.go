@@ -50,15 +50,20 @@ func (c *Cache) setTag(ref oci.Reference, target oci.Descriptor, private bool) i
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.tags.Add(ref, t)
-	c.words++
-	c.pins.moved(ref, target.Digest)
-	if !c.writable() {
-		return t
-	}
-	c.newTags[ref] = t
-	delete(c.goneTags, ref)
+	c.noteTagLocked(t)
 	return t
+}
+
+// noteTagLocked makes a word on a tag the one that counts. mu is held.
+func (c *Cache) noteTagLocked(t index.Tag) {
+	c.tags.Add(t.Reference, t)
+	c.words++
+	c.pins.moved(t.Reference, t.Target.Digest)
+	if !c.writable() {
+		return
+	}
+	c.newTags[t.Reference] = t
+	delete(c.goneTags, t.Reference)
 }
 
 func (c *Cache) dropTag(ref oci.Reference) {

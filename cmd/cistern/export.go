@@ -243,7 +243,11 @@ func (x *export) write(ctx context.Context, w *layout.Writer) (layout.Index, err
 				return err
 			}
 			defer body.Close()
-			return w.Blob(oci.Descriptor{Digest: p.Digest, Size: p.Size}, bar.of(body))
+			err = w.Blob(oci.Descriptor{Digest: p.Digest, Size: p.Size}, bar.of(body))
+			if errors.Is(err, layout.ErrMismatch) {
+				err = fmt.Errorf("%w: its file in the cache is damaged; drop it by cistern rm %s, and pull the image again", err, p.Digest)
+			}
+			return err
 		})
 	}
 	if err := g.Wait(); err != nil {

@@ -16,6 +16,9 @@ const (
 	ahead = 4
 )
 
+// ErrMismatch is for bytes that are not what their digest names.
+var ErrMismatch = errors.New("the bytes are not what the digest names")
+
 // copyVerified copies a blob and checks size and digest. Large ones are hashed beside
 // the copying.
 func copyVerified(to io.Writer, from io.Reader, d oci.Descriptor) error {
@@ -33,7 +36,7 @@ func copyVerified(to io.Writer, from io.Reader, d oci.Descriptor) error {
 	case n != d.Size:
 		return fmt.Errorf("it has %d bytes, and is said to have %d", n, d.Size)
 	case !d.Digest.Matches(h):
-		return errors.New("the bytes are not what the digest names")
+		return ErrMismatch
 	}
 	return nil
 }

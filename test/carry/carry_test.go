@@ -98,6 +98,33 @@ func TestTools(t *testing.T) {
 	if out, err := crane.Run(t.Context(), "push", "--index", s.dir+"/all", there.Addr+"/everything:1"); err != nil {
 		t.Errorf("crane push --index: %v %s", err, out)
 	}
+	s.damaged(t)
+}
+
+// damaged changes a byte of a cached layer: what holds it is not exported, and nothing is left of the attempt.
+func (s *site) damaged(t *testing.T) {
+	t.Helper()
+	p := s.images[1]
+	layer := strings.TrimPrefix(p.Layers[len(p.Layers)-1], "sha256:")
+	file := filepath.Join(s.Cache, "blobs", "sha256", layer[:2], layer)
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir := lab.Dir(t)
+	for _, to := range []string{"x.tar", "x/"} {
+		out, err := lab.Run(t.Context(), exec.Command(lab.Binary(t), "export", "docker.io/"+p.Name, "-o", dir+"/"+to, "--admin", s.Admin))
+		if err == nil || !strings.Contains(err.Error()+out, "its file in the cache is damaged") {
+			t.Errorf("%s, %v", out, err)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
 }
 
 // same compares an image that a tool has copied with the origin's: bytes of blobs always, the digest where all of it was here in
