@@ -56,13 +56,13 @@ func (c *Cache) Import(ref oci.Reference, b Bundle) (Imported, error) {
 	}
 	switch {
 	case len(i.Missing) > 0 && c.o.Limit > 0 && room > c.o.Limit:
-		return i, fmt.Errorf("%s takes %d bytes, and the cache %d at most: set a larger cache.max_size", ref, room, c.o.Limit)
+		return i, fmt.Errorf("it takes %d bytes, and the cache %d at most: set a larger cache.max_size", room, c.o.Limit)
 	case len(i.Missing) > 0:
 		return i, nil
 	}
 	data, rec, ok := c.peek(b.Target.Digest)
 	if !ok || !c.pullable(data, 0) {
-		return i, &oci.Error{Code: oci.CodeManifestInvalid, Message: fmt.Sprintf("%s: not all that %s names is here or in the archive", ref, b.Target.Digest)}
+		return i, &oci.Error{Code: oci.CodeManifestInvalid, Message: fmt.Sprintf("not all that %s names is here or in the archive", b.Target.Digest)}
 	}
 	if !ref.Digest.IsZero() {
 		i.Now = ref.Digest

@@ -173,7 +173,7 @@ func (m *importing) confirm(ctx context.Context, bundles []cache.Bundle) error {
 	for _, b := range bundles {
 		i, err := m.c.Import(ctx, b)
 		if err == nil && len(i.Missing) > 0 {
-			err = fmt.Errorf("%d parts of it went while the rest was imported: the cache is too small for all of the archive; set a larger cache.max_size", len(i.Missing))
+			err = fmt.Errorf("%d of its parts went while the rest was imported: the cache is too small for all of the archive; set a larger cache.max_size", len(i.Missing))
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", b.Image, err)
