@@ -371,3 +371,35 @@ func TestPurge(t *testing.T) {
 	}
 	s.account()
 }
+
+// TestPurgeImported: what was imported goes with the upstream under whose name it was; what
+// another one's digest pulls use stays.
+func TestPurgeImported(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	_, layers := s.image("v1", 2)
+	b, err := s.Bundle(s.ref("v1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := open(t, Options{})
+	carry(t, s.rig, there, s.o.repo("a").Repository, b)
+	elsewhere := s.o.repo("a")
+	elsewhere.Upstream = "quay.io"
+	other := s.o.put(noise(mib, 7979))
+	m := s.o.tag("other", s.o.image(other))
+	if _, err := there.Manifest(t.Context(), elsewhere, oci.Reference{Repository: elsewhere.Repository, Digest: m}); err != nil {
+		t.Fatal(err)
+	}
+	there.want(s.o.repo("a"), other, OutcomeMiss)
+	there.idle()
+	r, err := there.Remove(oci.Reference{Repository: oci.Repository{Upstream: "docker.io"}})
+	if err != nil || r.Tags != 1 || r.Blobs != 2 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for d, want := range map[oci.Digest]bool{layers[0]: false, other: true, m: true} {
+		if _, here := there.find(d); here != want {
+			t.Errorf("%s: %v", d, here)
+		}
+	}
+}

@@ -92,7 +92,7 @@ func (r *removal) choose() error {
 		return nil
 	}
 	for rec, err := range r.c.idx.Load().Records(oci.Digest{}) {
-		if err == nil && rec.Class == index.ClassManifest && rec.Origin != r.ref.Upstream {
+		if err == nil && rec.Class == index.ClassManifest && rec.Origin != r.ref.Upstream && rec.Origin != imported {
 			err = r.used.add(rec.Digest) // it may have been pulled by its digest alone
 		}
 		if err != nil {
