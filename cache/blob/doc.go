@@ -13,6 +13,7 @@
 //	fills/sha256/ab/<hex>.pieces
 //	                           what is there of one that is not written in order, or is synced while it grows
 //	blobs/sha256/ab/<hex>      whole blobs; the caller has a record of each
+//	damaged/sha256-<hex>       the last few that were not what their digest names
 //	anything else              small files of others, whole and counted: WriteBeside
 //
 // A file goes Create, Write or WriteAt ..., Commit (readable at once, from fills/), Sync

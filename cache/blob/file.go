@@ -81,6 +81,13 @@ func (s *Store) Reading(d oci.Digest) bool {
 	return s.opens.m[d] != nil
 }
 
+// Opened tells whether any File is open.
+func (s *Store) Opened() bool {
+	s.opens.mu.Lock()
+	defer s.opens.mu.Unlock()
+	return len(s.opens.m) > 0
+}
+
 // openPlaces looks in blobs/, in fills/, and in blobs/ again: a promotion moves
 // the file from the second to the first between two looks.
 func (s *Store) openPlaces(d oci.Digest) (f durable.File, size int64, tree string, err error) {

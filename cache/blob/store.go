@@ -49,6 +49,7 @@ type Store struct {
 	lock   io.Closer
 	ledger *ledger
 	opens  opens
+	asides asides
 
 	clean, sameBoot, moved, readOnly bool
 	late                             bool // durable.SpaceIsLate

@@ -32,6 +32,9 @@ func (s *Store) survey() error {
 			return diskError("look through "+tree, err)
 		}
 	}
+	if err := s.surveyAside(); err != nil {
+		return diskError("look through "+asideDir, err)
+	}
 	for d, k := range s.kept {
 		if k.pieces {
 			k.allocated = s.sparseAllocated(d, k.allocated)
