@@ -48,6 +48,7 @@ type Options struct {
 	StopAbandoned bool                     // stop a fill when its last reader leaves; it can be resumed
 	FillsKept     time.Duration            // of a fill that stopped and that nobody touches; 0: until its space is wanted
 	Bandwidth     *bandwidth.Limit         // of what comes of blobs from all upstreams together; nil: none
+	ScrubRate     int64                    // bytes per second at which blobs are hashed again while nobody is served; 0: not
 	HotBytes      int64                    // of small objects in memory; 0: 16 MiB
 	Log           *zap.Logger              // nil: none
 
@@ -98,13 +99,15 @@ type Cache struct {
 	newGrant   map[oci.Digest]map[oci.Repository]time.Time
 	writing    map[oci.Digest]func()      // see claim
 	donors     map[oci.Digest]*donor      // see mend
+	unlocated  map[oci.Digest]struct{}    // damaged, and nobody knows where: see locate
 	refreshing map[oci.Reference]struct{} // see refreshLater
 	degraded   string                     // why nothing is kept
 	trouble    string                     // why the last blob was not kept
 	closing    bool
 
-	rebuild rebuild
-	stalls  atomic.Int64 // operations of fills that the disk has not come back from
+	rebuild  rebuild
+	scrubbed scrubbed
+	stalls   atomic.Int64 // operations of fills that the disk has not come back from
 
 	// files is held while a file and what is known of it change together: a
 	// removal, a promotion, a new label. One blob at a time. Taken before mu.
@@ -118,7 +121,7 @@ type Cache struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup // fills, shared requests, background questions, the rebuilding
-	loops  sync.WaitGroup // the keeper, the evictor
+	loops  sync.WaitGroup // the keeper, the evictor, the scrub
 	stop   chan struct{}  // ends the loops
 	chunks sync.Pool      // *[chunk]byte, one for each stream
 	spans  sync.Pool      // *[span]byte, one for each fast one
@@ -171,6 +174,10 @@ func Open(o Options) (*Cache, error) {
 		c.loops.Add(2)
 		go c.keep()
 		go c.evict()
+		if o.ScrubRate > 0 {
+			c.loops.Add(1)
+			go c.scrub()
+		}
 	}
 	return c, nil
 }
@@ -181,7 +188,7 @@ func newCache(o Options) *Cache {
 		pending: map[oci.Digest]fresh{}, gone: map[oci.Digest]departed{}, doubted: map[oci.Digest]index.Record{},
 		touched: map[oci.Digest]time.Time{}, newTags: map[oci.Reference]index.Tag{}, goneTags: map[oci.Reference]struct{}{},
 		newGrant: map[oci.Digest]map[oci.Repository]time.Time{}, writing: map[oci.Digest]func(){},
-		donors: map[oci.Digest]*donor{}, refreshing: map[oci.Reference]struct{}{},
+		donors: map[oci.Digest]*donor{}, unlocated: map[oci.Digest]struct{}{}, refreshing: map[oci.Reference]struct{}{},
 		wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	c.rebuild.again = make(chan struct{}, 1)
@@ -309,7 +316,7 @@ func (c *Cache) Stats() Stats {
 		Mended: n.mended.Load(), Stalled: n.stalled.Load(), Damaged: n.damaged.Load(), Panics: n.panics.Load(),
 		VerifyFailures: map[string]uint64{}, StaleServed: map[string]uint64{},
 		RangeAsked: map[string]uint64{}, RangeFetched: map[string]uint64{}, Held: map[string]float64{},
-		Rebuild: c.rebuild.progress(),
+		Rebuild: c.rebuild.progress(), Scrub: c.scrubbed.progress(),
 	}
 	n.byUpstream.Range(func(k, v any) bool {
 		name, u := k.(string), v.(*upstreamCounters)

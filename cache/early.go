@@ -42,12 +42,16 @@ func (r *rebuild) provenEarly(d oci.Digest) bool {
 // removeFile removes the file of a blob. That of one that was proven early is in
 // no account yet, and whether the count has met it nobody knows: it begins anew.
 // files is held.
-func (c *Cache) removeFile(rec index.Record) error {
+func (c *Cache) removeFile(rec index.Record, why index.Why) error {
+	remove := c.store.Remove
+	if why == index.Damaged {
+		remove = c.store.SetAside
+	}
 	if !c.rebuild.provenEarly(rec.Digest) {
-		return c.store.Remove(rec.Digest, rec.Allocated)
+		return remove(rec.Digest, rec.Allocated)
 	}
 	c.store.AddUsed(rec.Allocated) // to be given back
-	if err := c.store.Remove(rec.Digest, rec.Allocated); err != nil {
+	if err := remove(rec.Digest, rec.Allocated); err != nil {
 		c.store.AddUsed(-rec.Allocated)
 		return err
 	}

@@ -79,8 +79,12 @@ func (c *Cache) evictSome() (more bool) {
 	return c.dropLeftover()
 }
 
-// dropLeftover removes one fill that stopped and that nobody goes on with.
+// dropLeftover removes what was set aside, or one fill that stopped and that nobody goes on
+// with.
 func (c *Cache) dropLeftover() bool {
+	if c.store.DropAside() {
+		return true
+	}
 	for d := range c.store.Fills() {
 		if c.dropOne(d, time.Time{}) {
 			return true

@@ -2,12 +2,11 @@ package cache
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"syscall"
 	"time"
-
-	"go.uber.org/zap"
 
 	"cistern/cache/blob"
 	"cistern/cache/index"
@@ -44,7 +43,8 @@ func (c *Cache) openStored(rec index.Record) (*blob.File, bool) {
 	}
 	if err == nil {
 		f.Close()
-		err = errors.New("its size is not what was recorded")
+		c.spoil(rec, flaw{fmt.Errorf("its file has %d bytes of %d", f.Size, rec.Size), min(f.Size, rec.Size), false})
+		return nil, false
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, again := c.findStored(rec.Digest); !again {
@@ -62,12 +62,7 @@ func short(err error) bool {
 }
 
 // damaged drops a blob whose file is not what its record says.
-func (c *Cache) damaged(rec index.Record, why error) {
-	if _, ok := c.drop(rec, index.Damaged); ok {
-		c.stats.damaged.Add(1)
-		c.log.Warn("a cached blob is damaged and will be fetched again", zap.Stringer("digest", rec.Digest), zap.Error(why))
-	}
-}
+func (c *Cache) damaged(rec index.Record, why error) { c.spoil(rec, flaw{why, unknown, false}) }
 
 // drop removes a blob, recorded or pending, with what is known of it, and gives
 // its record as it was; false if somebody else has removed it since rec was
@@ -83,7 +78,7 @@ func (c *Cache) drop(rec index.Record, why index.Why) (index.Record, bool) {
 	if !ok || why != index.Damaged && c.pins.keeps(rec.Digest) {
 		return rec, false
 	}
-	if err := c.removeFile(rec); err != nil {
+	if err := c.removeFile(rec, why); err != nil {
 		c.diskFailed("removing a blob", err)
 		return rec, false
 	}

@@ -154,6 +154,7 @@ func (c *Cache) touch(d oci.Digest, now time.Time) {
 	if !c.writable() {
 		return
 	}
+	c.scrubbed.used.Store(now.Unix())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.touched[d]; ok {

@@ -38,7 +38,8 @@ type Stats struct {
 	Panics uint64 // each ended one piece of work: a fill, a checkpoint ...
 
 	Rebuild  Rebuild // of an index that was lost
-	Degraded string  // why nothing new is kept; "" when all is well
+	Scrub    Scrub
+	Degraded string // why nothing new is kept; "" when all is well
 }
 
 // Removed says what a removal took away.

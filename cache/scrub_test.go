@@ -1,0 +1,110 @@
+package cache
+
+import (
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cistern/cache/index"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// TestScrub: once nobody is served, all blobs are hashed at the rate that is set; a week
+// later again. What is damaged is set aside and logged, and where it was wrong once it is
+// here again.
+func TestScrub(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.InfoLevel)
+		o, c := newOrigin(), open(t, Options{Limit: 1 << 30, ScrubRate: mib, Log: zap.New(core)})
+		layers, _ := kept(t, c, o)
+		hashed := func() float64 { return float64(c.Stats().Scrub.Bytes) / mib }
+		for range 20 { // somebody is served all the time
+			time.Sleep(time.Second)
+			c.want(o.repo("library/app"), layers[1], OutcomeHit)
+		}
+		if hashed() > 0 {
+			t.Errorf("%.1f MiB were hashed while somebody was served", hashed())
+		}
+		time.Sleep(scrubQuiet + 2*time.Second)
+		if n := hashed(); n < 0.5 || n > 3.1 || !c.Stats().Scrub.Running {
+			t.Errorf("%.1f MiB were hashed, %+v", n, c.Stats().Scrub)
+		}
+		time.Sleep(time.Minute)
+		if s := c.Stats().Scrub; s.Running || s.Ended.IsZero() || hashed() < 3.2 || hashed() > 3.5 {
+			t.Errorf("after a minute %.1f MiB, %+v", hashed(), s)
+		}
+		flip(t, c.fileOf(layers[0]), mib)
+		began := func(ago time.Duration) { // a checkpoint each second of a week would take its time
+			c.scrubbed.mu.Lock()
+			defer c.scrubbed.mu.Unlock()
+			at := &c.scrubbed.at
+			at.Began, at.Ended = at.Began.Add(-ago), at.Ended.Add(-ago)
+		}
+		began(6 * 24 * time.Hour)
+		time.Sleep(time.Hour)
+		if hashed() > 3.5 || c.Stats().Damaged != 0 {
+			t.Errorf("six days later %.1f MiB, %d damaged", hashed(), c.Stats().Damaged)
+		}
+		began(24 * time.Hour)
+		time.Sleep(time.Hour)
+		if hashed() < 6 || c.Stats().Damaged != 1 {
+			t.Errorf("eight days later %.1f MiB, %d damaged", hashed(), c.Stats().Damaged)
+		}
+		if l := logs.FilterMessageSnippet("is damaged").All(); len(l) != 1 || l[0].ContextMap()["digest"] != layers[0].String() {
+			t.Errorf("%+v", l)
+		}
+		if _, err := os.Stat(c.asideOf(layers[0])); err != nil {
+			t.Error(err)
+		}
+		c.want(o.repo("library/app"), layers[0], OutcomeMiss)
+		time.Sleep(time.Minute)
+		if l := logs.FilterMessageSnippet("tells what was wrong").All(); len(l) != 1 || l[0].ContextMap()["first_bad_offset"] != int64(mib) {
+			t.Errorf("%+v", l)
+		}
+		c.close()
+	})
+}
+
+// TestScrubGoesOn: a restart goes on where the process before has stopped.
+func TestScrubGoesOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o, c := newOrigin(), open(t, Options{ScrubRate: 100 << 10})
+		kept(t, c, o)
+		time.Sleep(2 * scrubQuiet)
+		for c.Stats().Scrub.Done == 0 {
+			time.Sleep(time.Second)
+		}
+		c.close()
+		first := c.Stats().Scrub
+		if !first.Running {
+			t.Fatalf("%+v", first)
+		}
+		c = open(t, Options{Dir: c.o.Dir, ScrubRate: 100 << 10})
+		time.Sleep(10 * time.Minute)
+		s := c.Stats().Scrub
+		const least = 3*mib + 300<<10 + 4000 // and a manifest
+		if s.Running || s.Ended.IsZero() || s.Bytes >= least || first.Bytes+s.Bytes < least {
+			t.Errorf("%+v, and before %+v", s, first)
+		}
+		c.close()
+	})
+}
+
+// TestScrubRests: of a disk that gives nothing nothing is dropped, and it is left alone.
+func TestScrubRests(t *testing.T) {
+	t.Parallel()
+	var d damages
+	rec := index.Record{}
+	for range mostUnreadable - 1 {
+		if sure, dead := d.add(rec, &flaw{unreadable: true}); len(sure) > 0 || dead {
+			t.Fatal("too early")
+		}
+	}
+	if sure, dead := d.add(rec, nil); len(sure) != mostUnreadable-1 || dead {
+		t.Errorf("%d are sure", len(sure))
+	}
+}

@@ -1,0 +1,290 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cistern/cache/index"
+	"cistern/internal/oci"
+)
+
+// Finding is a blob that was damaged, or a file without a record.
+type Finding struct {
+	Digest   string `json:"digest"`
+	Size     int64  `json:"size"` // bytes, as its record says
+	Upstream string `json:"upstream,omitempty"`
+	What     string `json:"what"`
+	FirstBad int64  `json:"first_bad_offset"`    // -1: not known
+	SetAside string `json:"set_aside,omitempty"` // where it lies in the cache directory; "": it was too large, or there is nothing
+	Then     string `json:"then"`                // what was done, or will be
+	Repaired bool   `json:"repaired,omitempty"`
+}
+
+// VerifyProgress is how far a Verify has come, and how much there was when it began.
+type VerifyProgress struct {
+	Blobs    int64 `json:"blobs"`
+	OfBlobs  int64 `json:"of_blobs"`
+	Bytes    int64 `json:"bytes"` // on disk
+	OfBytes  int64 `json:"of_bytes"`
+	Findings int64 `json:"findings"`
+}
+
+// Verification is who wants to know. Neither function is called at the same time as the
+// other, or after Verify has returned.
+type Verification struct {
+	// Repository is where a blob comes from, if it is to be fetched at once; false: its
+	// upstream is not known any more. nil: nothing is fetched.
+	Repository func(oci.Repository) (*Repository, bool)
+	Found      func(Finding)
+	Progress   func(VerifyProgress) // about once a second
+}
+
+// ErrVerifying says that one Verify runs.
+var ErrVerifying = errors.New("the blobs are being verified for somebody else: wait until that has ended")
+
+// verification is one Verify.
+type verification struct {
+	Verification
+	c        *Cache
+	progress VerifyProgress
+	told     time.Time
+	damages  damages
+	lost     map[oci.Digest]lost // to be repaired
+}
+
+// lost is a blob that is to be repaired.
+type lost struct {
+	Finding
+	rec index.Record
+}
+
+// repairAt is how many damaged blobs do not wait for the end to be fetched: all tags are
+// looked through for them.
+const repairAt = 4096
+
+// Verify hashes all blobs that are recorded, and looks for files without a record. What is
+// damaged is set aside and, if the Verification says where to, fetched again. It goes as
+// fast as it can while nobody is served, and else takes a sixteenth of a processor.
+// It ends early with ctx. One runs at a time, and no scrub beside it.
+func (c *Cache) Verify(ctx context.Context, o Verification) (VerifyProgress, error) {
+	if c.store == nil {
+		return VerifyProgress{}, errors.New(c.Stats().Degraded)
+	}
+	if !c.begin() {
+		return VerifyProgress{}, errClosed
+	}
+	defer c.work.Done()
+	if !c.scrubbed.verifying.CompareAndSwap(false, true) {
+		return VerifyProgress{}, ErrVerifying
+	}
+	defer c.scrubbed.verifying.Store(false)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)()
+	v := verification{Verification: o, c: c, lost: map[oci.Digest]lost{}}
+	err := v.run(ctx)
+	if c.ctx.Err() != nil {
+		err = errClosed
+	}
+	return v.progress, err
+}
+
+func (v *verification) run(ctx context.Context) error {
+	c := v.c
+	if err := c.rebuilt(ctx); err != nil {
+		return err
+	}
+	if c.writable() {
+		c.checkpoint() // what has come is recorded
+	}
+	v.progress.OfBlobs, v.progress.OfBytes = c.idx.Load().Totals().Sum()
+	v.Progress(v.progress)
+	err := v.walk(ctx)
+	if err == nil {
+		v.sure(v.damages.rest())
+		err = v.strays(ctx)
+	}
+	v.repair(ctx) // what was set aside by then is told in any case
+	v.Progress(v.progress)
+	return cmp.Or(err, ctx.Err())
+}
+
+// walk looks at one blob after the other.
+func (v *verification) walk(ctx context.Context) error {
+	buf := v.c.spans.Get().(*[span]byte)
+	defer v.c.spans.Put(buf)
+	var last oci.Digest
+	for {
+		page, err := v.c.idx.Load().After(last, examPage)
+		if err != nil {
+			return fmt.Errorf("reading the records: %w", err)
+		}
+		if len(page) == 0 {
+			return nil
+		}
+		for _, rec := range page {
+			bad, err := v.look(ctx, rec, buf[:])
+			if err != nil {
+				return err
+			}
+			sure, dead := v.damages.add(rec, bad)
+			if dead {
+				return errDeadDisk
+			}
+			v.sure(sure)
+			if len(v.lost) >= repairAt {
+				v.repair(ctx)
+			}
+			v.progress.Blobs++
+			v.progress.Bytes += rec.Allocated
+			v.tell()
+		}
+		last = page[len(page)-1].Digest
+	}
+}
+
+// politeness is how many times as long a Verify rests as it works while somebody is
+// served, and it takes smaller bites: a hit that comes meanwhile waits for its processor.
+const politeness = 15
+
+// look hashes one blob.
+func (v *verification) look(ctx context.Context, rec index.Record, buf []byte) (*flaw, error) {
+	for e := newExam(rec); ; {
+		began, some, rest := time.Now(), buf, time.Duration(0)
+		if v.c.active() {
+			some, rest = buf[:chunk], politeness
+		}
+		n, over, bad := v.c.step(e, some)
+		v.c.scrubbed.bytes.Add(uint64(n))
+		wait := rest * time.Since(began)
+		if n == 0 && !over {
+			wait = time.Second // no descriptor at the moment
+		}
+		v.tell()
+		if err := waitFor(ctx, wait); over || err != nil {
+			return bad, err
+		}
+	}
+}
+
+// waitFor waits, unless ctx ends.
+func waitFor(ctx context.Context, d time.Duration) error {
+	if d == 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (v *verification) tell() {
+	if time.Since(v.told) >= time.Second {
+		v.told = time.Now()
+		v.Progress(v.progress)
+	}
+}
+
+// sure sets aside what is damaged, and says so, or puts it down to be repaired.
+func (v *verification) sure(all []damage) {
+	for _, d := range all {
+		f := d.finding()
+		gone := v.c.spoil(d.rec, d.flaw)
+		f.SetAside = v.c.store.Aside(d.rec.Digest)
+		switch {
+		case !gone && !v.c.still(d.rec):
+			continue // it went meanwhile, or a hit has found it, too
+		case !gone:
+			f.Then = "it cannot be set aside: the disk does not let it go"
+		case v.Repository == nil:
+			f.Then = "fetched again at the next pull"
+		default:
+			v.lost[d.rec.Digest] = lost{f, d.rec}
+			continue
+		}
+		v.found(f)
+	}
+}
+
+// still tells whether a record stands.
+func (c *Cache) still(rec index.Record) bool {
+	_, stands := c.current(rec)
+	return stands
+}
+
+func (v *verification) found(f Finding) {
+	v.progress.Findings++
+	v.Found(f)
+}
+
+func (d damage) finding() Finding {
+	return Finding{Digest: d.rec.Digest.String(), Size: d.rec.Size, Upstream: d.rec.Origin, What: d.err.Error(), FirstBad: d.off}
+}
+
+// rebuilt waits until each file has its record, where an index is built anew.
+func (c *Cache) rebuilt(ctx context.Context) error {
+	for c.rebuild.on.Load() {
+		if err := waitFor(ctx, proveSoon); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// strays finds files without a record, and has them taken up as after the loss of an
+// index: each is recorded, or removed.
+func (v *verification) strays(ctx context.Context) error {
+	c := v.c
+	var all []Finding
+	began := time.Now()
+	for folder, err := range c.store.Blobs() {
+		if err == nil && c.active() {
+			err = waitFor(ctx, politeness*time.Since(began))
+		}
+		if err != nil {
+			return err
+		}
+		began = time.Now()
+		for i, known := range c.known(folder) {
+			if known || ctx.Err() != nil || len(all) == repairAt {
+				continue
+			}
+			d := folder[i].Digest
+			// It may have gone, or come, since the folder was read.
+			if now, lies := c.store.Lying(d); lies {
+				if _, here := c.findStored(d); !here && c.claim(d) {
+					c.release(d)
+					all = append(all, Finding{Digest: d.String(), Size: now.Size, What: "its file has no record", FirstBad: unknown})
+				}
+			}
+		}
+	}
+	if len(all) == 0 {
+		return ctx.Err()
+	}
+	taken := c.writable() && c.store.MarkUnproven() == nil
+	if taken {
+		c.takeUp(false, true)
+		if err := c.rebuilt(ctx); err != nil {
+			return err
+		}
+	}
+	for _, f := range all {
+		d, _ := oci.ParseDigest(f.Digest)
+		f.Then = "removed: its bytes are not those of its name"
+		if _, here := c.findStored(d); here {
+			f.Then, f.Repaired = "recorded: its bytes are those of its name", true
+		} else if !taken {
+			f.Then = "left alone: nothing can be written"
+		}
+		v.found(f)
+	}
+	return nil
+}

@@ -1,0 +1,291 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"cistern/internal/durable/durabletest"
+	"cistern/internal/oci"
+)
+
+// fileOf is where a whole blob lies.
+func (r *rig) fileOf(d oci.Digest) string {
+	return filepath.Join(r.o.Dir, "blobs", d.Algorithm(), d.Hex()[:2], d.Hex())
+}
+
+func (r *rig) asideOf(d oci.Digest) string {
+	return filepath.Join(r.o.Dir, "damaged", d.Algorithm()+"-"+d.Hex())
+}
+
+// flip changes one byte of a file, as a disk may.
+func flip(t testing.TB, file string, off int64) {
+	t.Helper()
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 1)
+	_, err = f.ReadAt(b, off)
+	b[0] ^= 0x10
+	_, werr := f.WriteAt(b, off)
+	if err := errors.Join(err, werr, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// kept has an image of three layers in a cache, all recorded.
+func kept(t testing.TB, c *rig, o *origin) (layers []oci.Digest, manifest oci.Digest) {
+	t.Helper()
+	for i, size := range []int{3 * mib, 300 << 10, 4000} {
+		layers = append(layers, o.put(noise(size, uint64(700+i))))
+	}
+	manifest = o.tag("v1", o.image(layers...))
+	repo := o.repo("library/app")
+	content, err := c.Manifest(t.Context(), repo, oci.Reference{Repository: repo.Repository, Tag: "v1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	content.Close()
+	for _, d := range layers {
+		c.want(repo, d, OutcomeMiss)
+	}
+	c.idle()
+	if !c.checkpoint() {
+		t.Fatal("nothing is recorded")
+	}
+	for _, d := range append(layers[:3:3], manifest) {
+		c.hot.remove(d)
+	}
+	return layers, manifest
+}
+
+// verify runs Verify, with repairs from o if that is not nil, and gives what it found.
+func (r *rig) verify(o *origin) map[string]Finding {
+	r.t.Helper()
+	found := map[string]Finding{}
+	v := Verification{
+		Found:    func(f Finding) { found[f.Digest] = f },
+		Progress: func(VerifyProgress) {},
+	}
+	if o != nil {
+		v.Repository = func(repo oci.Repository) (*Repository, bool) { return o.repo(repo.Name), true }
+	}
+	p, err := r.Verify(r.t.Context(), v)
+	if err != nil || p.Findings != int64(len(found)) || p.Blobs != p.OfBlobs || p.Bytes != p.OfBytes {
+		r.t.Errorf("%+v, %v, with %d findings", p, err, len(found))
+	}
+	return found
+}
+
+// TestVerify: each kind of damage is found, with the offset where that can be known; the
+// blob is set aside, and fetched again when it is asked for. What is right stays.
+func TestVerify(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		do    func(t *testing.T, file string)
+		off   int64
+		what  string
+		aside bool
+	}{
+		"a bit":     {func(t *testing.T, f string) { flip(t, f, 2*mib+17) }, -1, "are not those of its digest", true},
+		"truncated": {func(t *testing.T, f string) { must(t, os.Truncate(f, mib+5)) }, mib + 5, "has 1048581 bytes of 3145728", true},
+		"extended":  {func(t *testing.T, f string) { must(t, os.Truncate(f, 4*mib)) }, 3 * mib, "has 4194304 bytes", true},
+		"deleted":   {func(t *testing.T, f string) { must(t, os.Remove(f)) }, -1, "is gone", false},
+		"a folder":  {func(t *testing.T, f string) { must(t, errors.Join(os.Remove(f), os.Mkdir(f, 0o700))) }, -1, "not a regular file", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o, c := newOrigin(), open(t, Options{Limit: 1 << 30})
+			layers, _ := kept(t, c, o)
+			if found := c.verify(nil); len(found) > 0 {
+				t.Fatalf("of what is right: %+v", found)
+			}
+			tc.do(t, c.fileOf(layers[0]))
+			found := c.verify(nil)
+			f := found[layers[0].String()]
+			if len(found) != 1 || f.FirstBad != tc.off || !strings.Contains(f.What, tc.what) || f.Size != 3*mib || f.Upstream != "docker.io" || f.Repaired {
+				t.Errorf("%+v", found)
+			}
+			if _, err := os.Stat(c.asideOf(layers[0])); (err == nil) != tc.aside || (f.SetAside != "") != tc.aside {
+				t.Errorf("set aside: %v, %q", err, f.SetAside)
+			}
+			if c.Stats().Damaged != 1 || c.missed(layers[0]).Why != "damaged" {
+				t.Errorf("%d damaged, and gone because: %s", c.Stats().Damaged, c.missed(layers[0]))
+			}
+			c.want(o.repo("library/app"), layers[0], OutcomeMiss)
+			c.want(o.repo("library/app"), layers[1], OutcomeHit)
+			c.idle()
+			if found := c.verify(nil); len(found) > 0 {
+				t.Errorf("afterwards: %+v", found)
+			}
+		})
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRepair: what is damaged is fetched at once, a manifest and what only it names, and
+// then it is known where a blob was wrong. What no tag names is left for the next pull.
+func TestRepair(t *testing.T) {
+	t.Parallel()
+	o, c := newOrigin(), open(t, Options{Limit: 1 << 30})
+	layers, manifest := kept(t, c, o)
+	alone := o.put(noise(mib, 710))
+	c.want(o.repo("library/app"), alone, OutcomeMiss)
+	c.idle()
+	c.checkpoint()
+	flip(t, c.fileOf(layers[0]), 2*mib+17)
+	flip(t, c.fileOf(layers[2]), 0)
+	flip(t, c.fileOf(manifest), 9)
+	flip(t, c.fileOf(alone), 5)
+	found := c.verify(o)
+	for d, want := range map[oci.Digest]int64{layers[0]: 2*mib + 17, layers[2]: 0, manifest: 9} {
+		if f := found[d.String()]; !f.Repaired || f.FirstBad != want || f.Then != "fetched again from docker.io/library/app" {
+			t.Errorf("%+v", f)
+		}
+	}
+	if f := found[alone.String()]; f.Repaired || f.FirstBad != -1 || !strings.Contains(f.Then, "no cached tag names it") || len(found) != 4 {
+		t.Errorf("%+v of %d", f, len(found))
+	}
+	asked := o.count("blob")
+	for _, d := range layers {
+		c.want(o.repo("library/app"), d, OutcomeHit)
+	}
+	if o.count("blob") != asked {
+		t.Error("upstream is asked once more")
+	}
+	c.checkpoint()
+	// Upstream being gone, it says so.
+	flip(t, c.fileOf(layers[0]), 1)
+	o.refuse = func(context.Context, string, string) error { return oci.ErrUnavailable }
+	if f := c.verify(o)[layers[0].String()]; f.Repaired || !strings.Contains(f.Then, "failed") {
+		t.Errorf("%+v", f)
+	}
+}
+
+// TestVerifyBesideEviction: a blob that is evicted while it is read is not damaged, and
+// its space is free at once.
+func TestVerifyBesideEviction(t *testing.T) {
+	t.Parallel()
+	o, c := newOrigin(), open(t, Options{Limit: 1 << 30})
+	layers, _ := kept(t, c, o)
+	rec, _ := c.findStored(layers[0])
+	e, buf := newExam(rec), make([]byte, mib)
+	if _, over, bad := c.step(e, buf); over || bad != nil {
+		t.Fatalf("%v, %+v", over, bad)
+	}
+	if !c.expel(append(c.freshVictims(1), rec)) || c.store.Usage().EvictedOpen != 0 {
+		t.Error("it is held")
+	}
+	if n, over, bad := c.step(e, buf); n != 0 || !over || bad != nil {
+		t.Errorf("%d, %v, %+v", n, over, bad)
+	}
+	e = newExam(rec)
+	c.want(o.repo("library/app"), layers[0], OutcomeMiss) // another file of that digest
+	if _, over, bad := c.step(e, buf); !over || bad != nil {
+		t.Errorf("%v, %+v", over, bad)
+	}
+}
+
+// TestVerifyUnreadable: what the disk does not give is damaged, from the first byte on
+// that it does not give; what it gives the second time is not. Of a disk that gives
+// nothing nothing is dropped.
+func TestVerifyUnreadable(t *testing.T) {
+	t.Parallel()
+	var fail atomic.Int32 // reads from here on
+	var only atomic.Pointer[string]
+	c := faultyRig(t, Options{}, func(op durabletest.Op) *durabletest.Fault {
+		name := only.Load()
+		if op.Kind != "readat" || !strings.HasPrefix(op.Name, "blobs/") || name != nil && !strings.HasSuffix(op.Name, *name) {
+			return nil
+		}
+		if n := fail.Add(-1); n >= 0 {
+			return &durabletest.Fault{Err: syscall.EIO}
+		}
+		return nil
+	})
+	o := newOrigin()
+	layers, _ := kept(t, c, o)
+	hex := layers[0].Hex()
+	only.Store(&hex)
+	fail.Store(1)
+	if found := c.verify(nil); len(found) > 0 {
+		t.Errorf("read the second time: %+v", found)
+	}
+	fail.Store(2)
+	found := c.verify(nil)
+	if f := found[layers[0].String()]; len(found) != 1 || f.FirstBad != 0 || !strings.Contains(f.What, "cannot be read") {
+		t.Errorf("%+v", found)
+	}
+	for i := range mostUnreadable {
+		c.want(o.repo("library/app"), o.put(noise(2000, uint64(720+i))), OutcomeMiss)
+	}
+	c.idle()
+	c.checkpoint()
+	before := c.Stats().Blobs
+	only.Store(nil)
+	fail.Store(1 << 30)
+	v := Verification{Found: func(f Finding) { t.Errorf("%+v", f) }, Progress: func(VerifyProgress) {}}
+	if _, err := c.Verify(t.Context(), v); !errors.Is(err, errDeadDisk) || c.Stats().Blobs != before {
+		t.Errorf("%v, and %d blobs of %d are left", err, c.Stats().Blobs, before)
+	}
+}
+
+// TestVerifyStrays: files without a record are found; one is recorded, one removed, and
+// the account has both right.
+func TestVerifyStrays(t *testing.T) {
+	t.Parallel()
+	o, c := newOrigin(), open(t, Options{Limit: 1 << 30})
+	kept(t, c, o)
+	used := c.store.Usage().Used
+	good := noise(40<<10, 730)
+	for _, d := range []oci.Digest{oci.FromBytes(good), oci.FromBytes([]byte("another"))} {
+		must(t, os.MkdirAll(filepath.Dir(c.fileOf(d)), 0o700))
+		must(t, os.WriteFile(c.fileOf(d), good, 0o600))
+	}
+	found := c.verify(nil)
+	if f := found[oci.FromBytes(good).String()]; len(found) != 2 || !f.Repaired || !strings.Contains(f.Then, "recorded") {
+		t.Errorf("%+v", found)
+	}
+	if f := found[oci.FromBytes([]byte("another")).String()]; f.Repaired || !strings.Contains(f.Then, "removed") {
+		t.Errorf("%+v", f)
+	}
+	if n := c.store.Usage().Used - used; n < 40<<10 || n > 80<<10 {
+		t.Errorf("the account has %d bytes more", n)
+	}
+	if found := c.verify(nil); len(found) > 0 {
+		t.Errorf("once more: %+v", found)
+	}
+}
+
+// TestVerifyOnce: one runs at a time, it ends when who wants to know leaves, and when the
+// cache closes.
+func TestVerifyOnce(t *testing.T) {
+	t.Parallel()
+	o, c := newOrigin(), open(t, Options{})
+	kept(t, c, o)
+	ctx, cancel := context.WithCancel(t.Context())
+	var second error
+	_, err := c.Verify(ctx, Verification{Found: func(Finding) {}, Progress: func(VerifyProgress) {
+		_, second = c.Verify(ctx, Verification{})
+		cancel()
+	}})
+	if !errors.Is(err, context.Canceled) || !errors.Is(second, ErrVerifying) {
+		t.Errorf("%v; the second: %v", err, second)
+	}
+	c.close()
+	if _, err := c.Verify(t.Context(), Verification{}); !errors.Is(err, errClosed) {
+		t.Error(err)
+	}
+}
