@@ -78,6 +78,8 @@ type Cache struct {
 	StopAbandoned bool
 	// FillsKept is how long a fill that stopped is kept when nobody touches it; 0 means until its space is wanted.
 	FillsKept time.Duration
+	// ScrubRate is how fast cached blobs are hashed again while nobody is served, in bytes per second; 0 means not at all.
+	ScrubRate int64
 }
 
 // MinFree is a floor of free space: bytes, or a share of the file system. The zero value is no floor.

@@ -24,6 +24,8 @@ const (
 	DefaultMinFree int64 = 1 << 30
 	// DefaultFillsKept is how long an unfinished fill waits for somebody to go on with it.
 	DefaultFillsKept = 72 * time.Hour
+	// DefaultScrubRate is how fast cached blobs are hashed again while nobody is served: 50 GiB in an hour and a half.
+	DefaultScrubRate int64 = 10 << 20
 	// DefaultUpstreamName answers requests that name no upstream, if it is configured.
 	DefaultUpstreamName = "docker.io"
 	// DefaultTagFresh is how long a tag is served without a check upstream where no rule matches it.

@@ -45,6 +45,7 @@ func cacheFields() fields {
 		"min_free":        func(l *loader, v value) { set(l, v, &l.cfg.Cache.MinFree, parseMinFree) },
 		"abandoned_fills": (*loader).abandonedFills,
 		"fills_kept":      func(l *loader, v value) { set(l, v, &l.cfg.Cache.FillsKept, parseDuration) },
+		"scrub_rate":      func(l *loader, v value) { set(l, v, &l.cfg.Cache.ScrubRate, parseRate) },
 	}
 }
 

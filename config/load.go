@@ -51,7 +51,7 @@ func newLoader(s Sources) *loader {
 			Listen:    DefaultListen,
 			Admin:     Admin{Listen: DefaultAdminListen},
 			Log:       Log{Level: DefaultLogLevel},
-			Cache:     Cache{MinFree: MinFree{Bytes: DefaultMinFree}, FillsKept: DefaultFillsKept},
+			Cache:     Cache{MinFree: MinFree{Bytes: DefaultMinFree}, FillsKept: DefaultFillsKept, ScrubRate: DefaultScrubRate},
 			Upstreams: wellKnown(),
 		},
 		flawed:        map[string]bool{},

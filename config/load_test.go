@@ -35,7 +35,7 @@ func TestSampleSections(t *testing.T) {
 	if want := (Log{Level: "info", Format: "json"}); c.Log != want {
 		t.Errorf("log %+v", c.Log)
 	}
-	if want := (Cache{Dir: "/var/cache/cistern", MaxSize: 100 << 30, MinFree: MinFree{Bytes: 5 << 30}, FillsKept: DefaultFillsKept}); c.Cache != want {
+	if want := (Cache{Dir: "/var/cache/cistern", MaxSize: 100 << 30, MinFree: MinFree{Bytes: 5 << 30}, FillsKept: DefaultFillsKept, ScrubRate: DefaultScrubRate}); c.Cache != want {
 		t.Errorf("cache %+v", c.Cache)
 	}
 	if c.Admin.Listen != "127.0.0.1:5001" || c.Admin.TokenFile != "" || c.Admin.Hosts != nil {
@@ -71,7 +71,7 @@ func TestFurtherKeys(t *testing.T) {
 	t.Parallel()
 	s := written(t, `
 admin: { listen: "unix:run/admin.sock", token_file: token, hosts: [Cistern.Example.com, "10.1.2.3:5001"] }
-cache: { min_free: 2.5%, abandoned_fills: stop, fills_kept: 1d12h, dir: data }
+cache: { min_free: 2.5%, abandoned_fills: stop, fills_kept: 1d12h, scrub_rate: 0, dir: data }
 upstreams:
   Registry.Example.com:
     credentials: docker
@@ -86,7 +86,7 @@ upstreams:
 	if c.Admin.Listen != "unix:"+dir+"/run/admin.sock" || c.Admin.TokenFile != dir+"/token" || !slices.Equal(c.Admin.Hosts, []string{"cistern.example.com", "10.1.2.3:5001"}) {
 		t.Errorf("admin %+v", c.Admin)
 	}
-	if c.Cache.Dir != dir+"/data" || !c.Cache.StopAbandoned || c.Cache.FillsKept != 36*time.Hour || c.Cache.MinFree.Of(1000) != 25 {
+	if c.Cache.Dir != dir+"/data" || !c.Cache.StopAbandoned || c.Cache.FillsKept != 36*time.Hour || c.Cache.ScrubRate != 0 || c.Cache.MinFree.Of(1000) != 25 {
 		t.Errorf("cache %+v", c.Cache)
 	}
 	u := find(t, c, "registry.example.com")
@@ -110,7 +110,7 @@ func TestNothingConfigured(t *testing.T) {
 	if c.File != "" || c.Listen != ":5000" || c.Admin.Listen != "127.0.0.1:5001" || c.Log != (Log{Level: "info"}) || c.TLS.Enabled() {
 		t.Errorf("%+v", c)
 	}
-	want := Cache{Dir: "/home/u/.cache/cistern", DirDefaulted: true, MaxSize: 50 << 30, SizeDefaulted: true, MinFree: MinFree{Bytes: 1 << 30}, FillsKept: 72 * time.Hour}
+	want := Cache{Dir: "/home/u/.cache/cistern", DirDefaulted: true, MaxSize: 50 << 30, SizeDefaulted: true, MinFree: MinFree{Bytes: 1 << 30}, FillsKept: 72 * time.Hour, ScrubRate: 10 << 20}
 	if c.Cache != want {
 		t.Errorf("cache %+v", c.Cache)
 	}

@@ -16,6 +16,7 @@ import (
 const (
 	exitFailed = 1
 	exitUsage  = 2 // the command line or the configuration is wrong
+	exitFound  = 3 // it ran, and found something
 )
 
 // app is one run of the program.

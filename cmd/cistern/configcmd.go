@@ -82,6 +82,7 @@ func configText(c *config.Config) string {
 	}
 	y.key("  ", "abandoned_fills", abandoned)
 	y.key("  ", "fills_kept", c.Cache.FillsKept.String())
+	y.key("  ", "scrub_rate", bytesText(c.Cache.ScrubRate))
 	y.key("", "rate", rateText(c.Rate))
 	y.key("", "default_upstream", c.DefaultUpstream)
 	y.section("upstreams")

@@ -100,7 +100,7 @@ func (d *daemon) openCache() (err error) {
 		d.looseDir = true
 	}
 	d.cache, err = cache.Open(cache.Options{
-		Dir: c.Dir, Limit: c.MaxSize, MinFree: c.MinFree.Of, StopAbandoned: c.StopAbandoned, FillsKept: c.FillsKept,
+		Dir: c.Dir, Limit: c.MaxSize, MinFree: c.MinFree.Of, StopAbandoned: c.StopAbandoned, FillsKept: c.FillsKept, ScrubRate: c.ScrubRate,
 		Bandwidth: bandwidth.New(d.conf.Rate), Log: d.log.Logger,
 	})
 	switch {
@@ -130,7 +130,8 @@ func (d *daemon) newAdmin() *admin.Handler {
 		Version: v.Version, Revision: v.Revision,
 	})
 	return admin.New(admin.Options{
-		Registry: d.proxy, Images: d.proxy, Cache: d.cache, Kept: d.cache, Carrier: d.proxy, Upstreams: clients, Default: d.conf.DefaultUpstream,
+		Registry: d.proxy, Images: d.proxy, Cache: d.cache, Kept: d.cache, Verifier: d.proxy, Carrier: d.proxy,
+		Upstreams: clients, Default: d.conf.DefaultUpstream,
 		Savings: d.savings.Report, Metrics: metric.Handler(metrics), Listener: d.registry, CacheDir: d.conf.Cache.Dir, Version: v,
 		Address: d.adminAt.Addr(), Hosts: adminHosts(d.conf.Admin), TokenFile: d.conf.Admin.TokenFile, Log: d.log.Logger,
 	})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -33,6 +34,7 @@ const patience = 20 * time.Second
 //	logged NAME REGEXP     wait until its log holds that
 //	printed NAME REGEXP    the same of its standard output
 //	get STATUS URL         ask, and print status, header and body
+//	flip DIGEST OFFSET     change a byte of a blob in ./cache, once it is recorded
 //	pull URL REPO TAG      get an image whole
 //
 // $UPSTREAM is a registry that holds team/app:v1, with $LAYER.
@@ -53,7 +55,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"daemon": startDaemon, "signal": sendSignal, "ended": ended, "logged": logged, "printed": printed, "get": get, "pull": pull,
+			"daemon": startDaemon, "signal": sendSignal, "ended": ended, "logged": logged, "printed": printed, "get": get, "flip": flip, "pull": pull,
 		},
 	})
 }
@@ -169,6 +171,32 @@ func await(ts *testscript.TestScript, neg bool, file, pattern string) {
 		case <-tick.C:
 		case <-deadline:
 			ts.Fatalf("%s never matched %q:\n%s", filepath.Base(file), pattern, text)
+		}
+	}
+}
+
+// flip waits for the blob's place: it lies there a second after it came, at most.
+func flip(ts *testscript.TestScript, _ bool, args []string) {
+	alg, hex, _ := strings.Cut(args[0], ":")
+	name := ts.MkAbs(filepath.Join("cache", "blobs", alg, hex[:2], hex))
+	off, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(patience); ; {
+		if f, err := os.OpenFile(name, os.O_RDWR, 0); err == nil {
+			b := make([]byte, 1)
+			_, err = f.ReadAt(b, off)
+			ts.Check(err)
+			b[0] ^= 1
+			_, err = f.WriteAt(b, off)
+			ts.Check(errors.Join(err, f.Close()))
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			ts.Fatalf("%s is not there", name)
 		}
 	}
 }

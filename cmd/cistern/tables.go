@@ -44,6 +44,7 @@ func statusRows(s admin.Status, now time.Time) [][]string {
 		rows = append(rows, []string{"Rebuilding", fmt.Sprintf("%s of %s files hashed, %s damaged",
 			count(uint64(r.Hashed)), count(uint64(r.Files)), count(uint64(r.Damaged)))})
 	}
+	rows = append(rows, []string{"Scrub", scrubLine(s.Cache, now)})
 	if s.Cache.Degraded != "" {
 		rows = append(rows, []string{"Degraded", s.Cache.Degraded})
 	}
@@ -56,6 +57,17 @@ func cacheLine(c admin.CacheStatus) string {
 		used += fmt.Sprintf(" of %s (%d %%)", size(uint64(c.Limit)), c.Bytes*100/c.Limit)
 	}
 	return fmt.Sprintf("%s, %s blobs, %s", used, count(uint64(max(0, c.Blobs))), c.Dir)
+}
+
+func scrubLine(c admin.CacheStatus, now time.Time) string {
+	line := "blobs were never all hashed"
+	if !c.Scrub.Ended.IsZero() {
+		line = fmt.Sprintf("all blobs were hashed %s ago", age(c.Scrub.Ended, now))
+	}
+	if c.Scrub.Running {
+		line += fmt.Sprintf(", %.0f %% are again", 100*c.Scrub.Done)
+	}
+	return line + fmt.Sprintf("; %s damaged since the start", count(c.Damaged))
 }
 
 // pullsLine counts manifests and blobs by outcome, all of them.

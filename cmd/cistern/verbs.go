@@ -59,7 +59,7 @@ func (a *app) clientCommands() []*cobra.Command {
 		})
 		out = append(out, cmd)
 	}
-	return append(out, a.statusCommand(), a.listCommand(), a.evictCommand(), a.exportCommand(), a.importCommand(), a.healthcheckCommand())
+	return append(out, a.statusCommand(), a.listCommand(), a.evictCommand(), a.verifyCommand(), a.exportCommand(), a.importCommand(), a.healthcheckCommand())
 }
 
 // adminFlags adds the flags that say where the daemon is, and gives a client.

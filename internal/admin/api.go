@@ -49,6 +49,8 @@ type CacheStatus struct {
 	ResumedBytes  uint64         `json:"resumed_bytes"`
 	Degraded      string         `json:"degraded,omitempty"` // why nothing new is kept
 	Rebuild       *RebuildStatus `json:"rebuild,omitempty"`  // nil: none is running
+	Damaged       uint64         `json:"damaged_blobs"`      // since the start
+	Scrub         ScrubStatus    `json:"scrub"`
 }
 
 // PullStatus counts manifests and blobs asked for since the start. The maps are
@@ -112,6 +114,14 @@ type Upstreams struct {
 // failure is the answer to whatever went wrong under /api/.
 type failure struct {
 	Error string `json:"error"`
+}
+
+// ScrubStatus says how far the hashing of all blobs has come.
+type ScrubStatus struct {
+	Bytes   uint64    `json:"bytes"`          // hashed since the start
+	Running bool      `json:"running"`        // though it may wait until nobody is served
+	Done    float64   `json:"done"`           // of 1, while it runs
+	Ended   time.Time `json:"ended,omitzero"` // the last time that it came to its end
 }
 
 // RebuildStatus says how far files without a record have been taken up.

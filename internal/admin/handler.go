@@ -52,6 +52,12 @@ type Kept interface {
 	Pins() ([]cache.Pin, error)
 }
 
+// Verifier hashes what is kept, *proxy.Handler.
+type Verifier interface {
+	// Verify hashes all blobs, and fetches at once what is damaged if it is to repair.
+	Verify(ctx context.Context, repair bool, v cache.Verification) (cache.VerifyProgress, error)
+}
+
 // Cache is how keeping it fares, *cache.Cache.
 type Cache interface {
 	Stats() cache.Stats
@@ -66,6 +72,7 @@ var (
 	_ Images   = (*proxy.Handler)(nil)
 	_ Cache    = (*cache.Cache)(nil)
 	_ Kept     = (*cache.Cache)(nil)
+	_ Verifier = (*proxy.Handler)(nil)
 )
 
 // Options are what the handler shows, and to whom. All fields are needed but
@@ -75,6 +82,7 @@ type Options struct {
 	Images    Images
 	Cache     Cache
 	Kept      Kept
+	Verifier  Verifier
 	Carrier   Carrier
 	Upstreams []*upstream.Upstream
 	Default   string // the default upstream; may be ""
@@ -140,6 +148,7 @@ func (h *Handler) routes() http.Handler {
 	mux.HandleFunc("GET /api/v1/blob", h.blob)
 	mux.HandleFunc("GET /api/v1/evict", h.evictNext)
 	mux.HandleFunc("POST /api/v1/refresh", h.refresh)
+	mux.HandleFunc("POST /api/v1/verify", h.verify)
 	mux.HandleFunc("POST /api/v1/rm", h.remove)
 	mux.HandleFunc("DELETE /api/v1/rm", h.remove)
 	mux.HandleFunc("GET /api/v1/pins", h.pins)

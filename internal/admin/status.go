@@ -17,6 +17,7 @@ func (h *Handler) status() Status {
 			Dir: h.o.CacheDir, Bytes: c.Bytes, Reserved: c.Reserved, Limit: c.Limit, Blobs: c.Blobs,
 			EvictedBytes: c.EvictedBytes, EvictedBlobs: c.EvictedBlobs, FillsInFlight: c.FillsInFlight,
 			FlightReaders: c.FlightReaders, ResumedBytes: c.ResumedBytes, Degraded: c.Degraded,
+			Damaged: c.Damaged, Scrub: ScrubStatus(c.Scrub),
 		},
 		Pulls:       pulls(p),
 		Clients:     p.Clients,

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -93,12 +94,16 @@ func (c *collector) proxy(ch out, upstreams []string) {
 		ch.counter(c.descs.sent, float64(n), k.kind, k.upstream, k.outcome)
 	}
 	c.firstByte(ch, s.FirstByte)
-	last := 0.0
-	if !s.LastPull.IsZero() {
-		last = float64(s.LastPull.UnixMilli()) / 1000
-	}
-	ch.gauge(c.descs.lastPull, last)
+	ch.gauge(c.descs.lastPull, timestamp(s.LastPull))
 	ch.gauge(c.descs.clients, float64(s.Clients))
+}
+
+// timestamp is a time in seconds; 0 for none.
+func timestamp(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
 }
 
 // upstreamsOf are the values that go with a kind: pings and strange requests
@@ -153,6 +158,8 @@ func (c *collector) cache(ch out, ups []upstream.Stats) {
 	ch.gauge(d.rebuildFiles, float64(s.Rebuild.Files))
 	ch.gauge(d.rebuildHashed, float64(s.Rebuild.Hashed))
 	ch.gauge(d.rebuildDamaged, float64(s.Rebuild.Damaged))
+	ch.counter(d.scrubbed, float64(s.Scrub.Bytes))
+	ch.gauge(d.scrubEnded, timestamp(s.Scrub.Ended))
 	c.failures(ch, s, ups)
 	for _, u := range ups {
 		ch.counter(d.held, s.Held[u.Name], u.Name)

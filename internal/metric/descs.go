@@ -17,6 +17,7 @@ type descs struct {
 	syncs, commits, evictedOpen          *prometheus.Desc
 	rebuilding, rebuildFiles             *prometheus.Desc
 	rebuildHashed, rebuildDamaged        *prometheus.Desc
+	scrubbed, scrubEnded                 *prometheus.Desc
 	verify, stale                        *prometheus.Desc
 	rangeAsked, rangeFetched, held       *prometheus.Desc
 	connections, connLimit               *prometheus.Desc
@@ -71,6 +72,8 @@ func newDescs() descs {
 		rebuildFiles:   d("rebuild_files", "Files without a record that the last or running rebuild has found."),
 		rebuildHashed:  d("rebuild_hashed_files", "Of these, those that were hashed."),
 		rebuildDamaged: d("rebuild_damaged_files", "Of these, those that were not what their name says."),
+		scrubbed:       d("scrubbed_bytes_total", "Bytes of cached blobs that were hashed again, to find damage."),
+		scrubEnded:     d("scrub_ended_timestamp_seconds", "When all cached blobs had been hashed again the last time; 0: never."),
 		verify:         d("verify_failures_total", "Blobs and manifests whose bytes did not match their digest.", "upstream"),
 		stale:          d("stale_served_total", "Answers from the cache without upstream's word, because it was down.", "upstream"),
 

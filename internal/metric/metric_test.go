@@ -38,7 +38,7 @@ func sources() Sources {
 			}
 		},
 		Cache: func() cache.Stats {
-			return cache.Stats{Bytes: 10, Limit: 100, Blobs: 2, Degraded: "full", StaleServed: map[string]uint64{"docker.io": 5},
+			return cache.Stats{Bytes: 10, Limit: 100, Blobs: 2, Degraded: "full", Scrub: cache.Scrub{Bytes: 77, Ended: time.Unix(1_700_000_000, 0)}, StaleServed: map[string]uint64{"docker.io": 5},
 				RangeAsked: map[string]uint64{"docker.io": 64}, RangeFetched: map[string]uint64{"docker.io": 1 << 20}, Held: map[string]float64{"docker.io": 1.5}}
 		},
 		Listener: func() listener.Stats { return listener.Stats{Connections: 4, Limit: 384} },
@@ -95,6 +95,8 @@ func TestNamesAndValues(t *testing.T) {
 		cistern_stale_served_total{upstream="ghcr.io"} 0
 		cistern_last_pull_timestamp_seconds 1.7000000005e+09
 		cistern_clients_seen 3
+		cistern_scrubbed_bytes_total 77
+		cistern_scrub_ended_timestamp_seconds 1.7e+09
 		cistern_connections 4
 		cistern_connections_limit 384
 		cistern_build_info{goversion=
