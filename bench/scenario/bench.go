@@ -75,6 +75,7 @@ func All() []Scenario {
 		{"scale", "a million blobs: adopting them, starts, memory, latency of hits against a thousand", (*Bench).scale},
 		{"storm", "latency of hits beside a storm of fills, and with a slow disk under the index", (*Bench).storm},
 		{"evict", "filling a full cache against an empty one; 1.6 GiB through a cap of 256 MiB", (*Bench).evict},
+		{"beside", "latency of hits while all is verified, and while fills evict", (*Bench).beside},
 		{"disk", "what 100,000 blobs of 4 KiB take on the disk", (*Bench).disk},
 		{"syncs", "how many fsyncs 1,000 small fills cost", (*Bench).syncs},
 	}

@@ -15,6 +15,7 @@ func storeFigures(k keyOf) []report.Figure {
 	}
 	fs = append(fs, scaleFigures(k)...)
 	fs = append(fs, stormFigures(k)...)
+	fs = append(fs, besideFigures(k)...)
 	for _, cas := range []string{full64K, full1M} {
 		fs = append(fs, report.Figure{Name: "fills of " + cas + ": blobs/s / into one that is not full", Target: 0.9, AtLeast: true, Value: ratio(k("evict", cas, blobRate), emptyPeer)})
 	}
@@ -58,6 +59,16 @@ func stormFigures(k keyOf) []report.Figure {
 	} {
 		for _, m := range []string{p50, p99} {
 			fs = append(fs, report.Figure{Name: "hit latency, " + c.loaded + " / " + c.base + ": " + m, Target: 1.5, Value: against(k("storm", c.loaded, m), k("storm", c.base, m))})
+		}
+	}
+	return fs
+}
+
+func besideFigures(k keyOf) []report.Figure {
+	var fs []report.Figure
+	for _, loaded := range []string{besideVerify, besideEvict, besideFills, besideBoth} {
+		for _, m := range []string{p50, p99} {
+			fs = append(fs, report.Figure{Name: "hit latency in a full cache, " + loaded + " / idle: " + m, Target: 1.5, Value: against(k("beside", loaded, m), k("beside", besideIdle, m))})
 		}
 	}
 	return fs

@@ -151,12 +151,7 @@ func (b *Bench) hitsBeside(ctx context.Context, o *peer.Origin, t *peer.Target, 
 	if err := b.calm(ctx, o, t); err != nil {
 		return err
 	}
-	length := b.stormWindow()
-	h := hits{clients: hitClients, every: hitEvery, length: length, next: func(client, n int) (string, int64) {
-		// A stride that is prime to the number of blobs: all of them, in no order.
-		l := im.Layers[(client*131+n*619)%len(im.Layers)]
-		return blobPath(im, l), l.Size
-	}}
+	h := b.stockHits(im)
 	if s == nil {
 		got, err := h.run(ctx, t)
 		if err != nil {
@@ -197,6 +192,15 @@ func (b *Bench) hitsBeside(ctx context.Context, o *peer.Origin, t *peer.Target, 
 	b.addHits(cas, t, got)
 	b.add(cas, t.Name, "fills/s meanwhile", float64(fills)/time.Since(start).Seconds())
 	return nil
+}
+
+// stockHits are hits on what stock has fetched.
+func (b *Bench) stockHits(im origin.Image) hits {
+	return hits{clients: hitClients, every: hitEvery, length: b.stormWindow(), next: func(client, n int) (string, int64) {
+		// A stride that is prime to the number of blobs: all of them, in no order.
+		l := im.Layers[(client*131+n*619)%len(im.Layers)]
+		return blobPath(im, l), l.Size
+	}}
 }
 
 // calm waits until nothing of the case before is under way: requests to the

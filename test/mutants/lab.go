@@ -26,7 +26,7 @@ func (m mutant) real() bool { return strings.HasPrefix(m.pkg, "test/") }
 
 // protections are all mutants.
 func protections() []mutant {
-	return slices.Concat(ofSpace(), ofFiles(), ofDirectories(), ofCheckpoints(), ofBytes(), ofFaults(), ofIndex(), ofDaemon(), ofDisks(), ofFills())
+	return slices.Concat(ofSpace(), ofFiles(), ofDirectories(), ofCheckpoints(), ofBytes(), ofFaults(), ofIndex(), ofDaemon(), ofDisks(), ofFills(), ofScrub())
 }
 
 // A lab builds and runs mutants, one at a time.

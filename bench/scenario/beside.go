@@ -1,0 +1,156 @@
+package scenario
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"cistern/bench/load"
+	"cistern/bench/origin"
+	"cistern/bench/peer"
+)
+
+// The fills that evict: ten in a second, of a MiB each, into a cache that is full.
+const (
+	evictingClients = 2
+	evictingEvery   = time.Second * evictingClients / 10
+	evictingBlobs   = "beside/600x1m"
+	besidePrefill   = "beside/540x1m"
+)
+
+// beside measures the latency of hits while all that is cached is verified, and while
+// fills evict what is cached, against idle. Fills cost processor time whether they evict
+// or not, so the same fills through another daemon are measured as well.
+func (b *Bench) beside(ctx context.Context) (err error) {
+	if len(b.only(peer.Cistern)) == 0 {
+		return nil
+	}
+	o, err := b.Fleet.Origin(ctx, peer.Plain)
+	if err != nil {
+		return err
+	}
+	hit, err := b.Fleet.StartWith(ctx, peer.Cistern, o, peer.Setting{Limit: fullCap})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Fleet.Stop(hit)) }()
+	other, err := b.Fleet.StartWith(ctx, peer.Cistern, o, peer.Setting{Label: "another cistern"})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Fleet.Stop(other)) }()
+	full, err := o.Image(ctx, besidePrefill, b.fresh("p"))
+	if err != nil {
+		return err
+	}
+	if err := pullBlobs(ctx, hit.Base, &load.Tokens{}, full, full.Layers, 8); err != nil {
+		return err
+	}
+	im, err := b.stock(ctx, o, hit)
+	if err != nil {
+		return err
+	}
+	for range b.Rounds {
+		for _, c := range []struct {
+			name   string
+			verify bool
+			fill   *peer.Target
+		}{
+			{besideIdle, false, nil}, {besideVerify, true, nil}, {besideEvict, false, hit}, {besideFills, false, other}, {besideBoth, true, hit},
+		} {
+			if err := b.besideRound(ctx, o, hit, im, c.name, c.verify, c.fill); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (b *Bench) besideRound(ctx context.Context, o *peer.Origin, t *peer.Target, im origin.Image, cas string, verify bool, fill *peer.Target) error {
+	if err := b.calm(ctx, o, t); err != nil {
+		return err
+	}
+	ctx, over := context.WithCancel(ctx)
+	defer over()
+	g, gctx := errgroup.WithContext(ctx)
+	if verify {
+		g.Go(func() error { return verifying(gctx, t) })
+	}
+	if fill != nil {
+		s := &storming{target: fill, clients: evictingClients, every: evictingEvery}
+		var err error
+		if s.im, err = o.Image(ctx, evictingBlobs, b.fresh("e")); err != nil {
+			return err
+		}
+		g.Go(func() error { _, err := s.run(gctx); return err })
+	}
+	before, err := counted(ctx, t)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	var got latencies
+	g.Go(func() (err error) {
+		defer over()
+		if err := sleep(gctx, ramp); err != nil {
+			return nil // the error of the others is the one to tell
+		}
+		got, err = b.stockHits(im).run(gctx, t)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	after, err := counted(context.WithoutCancel(ctx), t)
+	took := time.Since(start).Seconds()
+	b.addHits(cas, t, got)
+	b.add(cas, t.Name, "verified meanwhile, MB/s", (after[0]-before[0])/1e6/took)
+	b.add(cas, t.Name, "evicted meanwhile, blobs/s", (after[1]-before[1])/took)
+	return err
+}
+
+func counted(ctx context.Context, t *peer.Target) (n [2]float64, err error) {
+	n[0], err = t.Metric(ctx, "cistern_scrubbed_bytes_total")
+	if err == nil {
+		n[1], err = t.Metric(ctx, "cistern_evicted_blobs_total")
+	}
+	return n, err
+}
+
+// verifying has all blobs verified again and again, until ctx ends.
+func verifying(ctx context.Context, t *peer.Target) error {
+	for ctx.Err() == nil {
+		if err := verifyOnce(ctx, t); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("verifying: %w", err)
+		}
+	}
+	return nil
+}
+
+func verifyOnce(ctx context.Context, t *peer.Target) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.Admin+"/api/v1/verify", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	switch {
+	case err != nil:
+		return err
+	case resp.StatusCode == http.StatusServiceUnavailable: // the one before is just ending
+		return sleep(ctx, ramp)
+	case resp.StatusCode != http.StatusOK || bytes.Contains(answer, []byte(`"finding"`)) || !bytes.Contains(answer, []byte(`"done"`)):
+		return fmt.Errorf("%s: %.300s", resp.Status, answer)
+	}
+	return nil
+}

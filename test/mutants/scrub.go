@@ -1,0 +1,20 @@
+package main
+
+// ofScrub are the protections of who hashes blobs again: what is right stays, what is wrong goes, and nobody waits.
+func ofScrub() []mutant {
+	const cache, blob = "cache", "cache/blob"
+	return []mutant{
+		{"a damaged blob is let be", "cache/exam.go", "return n, true, &flaw{errWrong, unknown, false}", "return n, true, nil", cache, "TestVerify$|TestScrub$"},
+		{"an evicted blob is taken for damaged", "cache/exam.go",
+			"if _, stands := c.current(e.rec); !stands {", "if _, stands := c.current(e.rec); !stands && e.off < 0 {", cache, "TestVerifyBesideEviction"},
+		{"what a dead disk does not give is dropped", "cache/exam.go",
+			"case bad == nil || !bad.unreadable:", "case bad == nil || bad.err != nil:", cache, "TestVerifyUnreadable"},
+		{"blobs are hashed while somebody is served", "cache/scrub.go",
+			"c.scrubbed.verifying.Load() || c.active()", "c.scrubbed.verifying.Load() && c.active()", cache, "TestScrub$"},
+		{"a restart begins anew", "cache/scrub.go", "\ts.set(at)\n\tt := time.NewTimer", "\ts.set(index.Scrub{Ended: at.Ended})\n\tt := time.NewTimer", cache, "TestScrubGoesOn"},
+		{"what is set aside has no bound", "cache/blob/aside.go",
+			"n > 0 && (n > asideMost || sum > s.asideMax())", "n > 1<<20 && sum > 0", blob, "TestAsideBounds"},
+		{"what is set aside is not counted", "cache/blob/aside.go", "\t\ts.ledger.addUsed(s.allocated(fi), false)\n", "", blob, "TestSetAside"},
+		{"what is set aside and read is free", "cache/blob/aside.go", "if of == nil || of.uses == 0 {", "if of == nil || of.uses >= 0 {", blob, "TestAsideWithReader"},
+	}
+}
