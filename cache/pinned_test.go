@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -20,11 +21,27 @@ import (
 	"cistern/internal/oci"
 )
 
+// others are blobs that fill a shelf and more; made once, as it takes its time.
+var others = sync.OnceValue(func() map[oci.Digest][]byte {
+	all := map[oci.Digest][]byte{}
+	for i := range 8 {
+		data := noise(10*mib, uint64(50000+i))
+		all[oci.FromBytes(data)] = data
+	}
+	return all
+})
+
 // churn pushes everything out that may go.
 func (s *shelf) churn() {
 	s.t.Helper()
-	for range int(s.Cache.o.Limit) * 5 / 4 / (5 * mib) {
-		s.image("churn", 5)
+	for d, data := range others() {
+		s.o.mu.Lock()
+		s.o.blobs[d] = data
+		s.o.mu.Unlock()
+		if _, _, err := s.get(s.o.repo("a"), d); err != nil {
+			s.t.Fatal(err)
+		}
+		s.idle()
 	}
 }
 

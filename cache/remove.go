@@ -91,7 +91,7 @@ func (r *removal) choose() error {
 	if !r.ofUpstream() {
 		return nil
 	}
-	for rec, err := range r.c.idx.Load().Records(oci.Digest{}) {
+	for rec, err := range r.c.idx.Load().Records() {
 		if err == nil && rec.Class == index.ClassManifest && rec.Origin != r.ref.Upstream && rec.Origin != imported {
 			err = r.used.add(rec.Digest) // it may have been pulled by its digest alone
 		}
@@ -117,7 +117,7 @@ func (r *removal) dropAll() error {
 	if !r.ofUpstream() {
 		return nil
 	}
-	for rec, err := range r.c.idx.Load().Records(oci.Digest{}) {
+	for rec, err := range r.c.idx.Load().Records() {
 		if err == nil && rec.Origin == r.ref.Upstream && !r.used.met[rec.Digest] {
 			err = r.drop(rec)
 		}

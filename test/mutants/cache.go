@@ -112,7 +112,7 @@ func ofFaults() []mutant {
 		{"a panic in an eviction ends the process", "cache/evict.go", "if p := recover(); p != nil {", "if p := any(nil); p != nil {", cache, "TestPanics|TestIndexPanics"},
 		{"a panic in a sync ends the process", "cache/blob/lasting.go", "if p := recover(); p != nil {", "if p := any(nil); p != nil {", "cache/blob", "TestSyncPanics"},
 		{"an eviction that cannot unlink tries for ever", "cache/evict.go",
-			"\tfor _, rec := range victims {\n\t\trec, ok := c.drop(rec, index.Evicted)", "\tany = len(victims) > 0\n\tfor _, rec := range victims {\n\t\trec, ok := c.drop(rec, index.Evicted)", cache, "TestEvictionThatCannotUnlink"},
+			"\tfor _, rec := range victims {\n\t\trec, ok := c.dropSurely(rec, index.Evicted)", "\tany = len(victims) > 0\n\tfor _, rec := range victims {\n\t\trec, ok := c.drop(rec, index.Evicted)", cache, "TestEvictionThatCannotUnlink"},
 		{"a panic in a checkpoint loses what it was to delete", "cache/keeper.go",
 			"c.stillGoneLocked(c.leaving) // of a checkpoint that panicked", "", cache, "TestPanicInACheckpoint"},
 		{"an index put aside is not counted", "cache/rebuild.go",
