@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,8 @@ func (f *Fleet) Ask(ctx context.Context, t *Target, verb ...string) (first time.
 		return 0, fmt.Errorf("%s has no admin listener", t.Name)
 	}
 	cmd := exec.CommandContext(ctx, f.opts.Cistern, append(verb, "--admin", t.Admin)...)
+	var said bytes.Buffer
+	cmd.Stderr = &said
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return 0, fmt.Errorf("cistern %s: %w", verb, err)
@@ -30,7 +33,7 @@ func (f *Fleet) Ask(ctx context.Context, t *Target, verb ...string) (first time.
 	first = time.Since(start)
 	_, derr := io.Copy(io.Discard, out)
 	if err := errors.Join(rerr, derr, cmd.Wait()); err != nil {
-		return 0, fmt.Errorf("cistern %s: %w", verb, err)
+		return 0, fmt.Errorf("cistern %s: %w: %s", verb, err, bytes.TrimSpace(said.Bytes()))
 	}
 	return first, nil
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -22,10 +24,11 @@ const (
 	evictingEvery   = time.Second * evictingClients / 10
 	evictingBlobs   = "beside/600x1m"
 	besidePrefill   = "beside/540x1m"
+	besideExported  = "beside/4x32m" // again and again; pinned, or it would be evicted
 )
 
-// beside measures the latency of hits while all that is cached is verified, and while
-// fills evict what is cached, against idle. Fills cost processor time whether they evict
+// beside measures the latency of hits while all that is cached is verified, while an image
+// is exported, and while fills evict what is cached, against idle. Fills cost processor time whether they evict
 // or not, so the same fills through another daemon are measured as well.
 func (b *Bench) beside(ctx context.Context) (err error) {
 	if len(b.only(peer.Cistern)) == 0 {
@@ -45,6 +48,17 @@ func (b *Bench) beside(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Fleet.Stop(other)) }()
+	exported, err := o.Image(ctx, besideExported, b.fresh("x"))
+	if err != nil {
+		return err
+	}
+	if err := PullImage(ctx, hit.Base, exported); err != nil {
+		return err
+	}
+	name := exported.Repository + ":" + exported.Tag
+	if _, err := b.Fleet.Ask(ctx, hit, "pin", name); err != nil {
+		return err
+	}
 	full, err := o.Image(ctx, besidePrefill, b.fresh("p"))
 	if err != nil {
 		return err
@@ -57,14 +71,11 @@ func (b *Bench) beside(ctx context.Context) (err error) {
 		return err
 	}
 	for range b.Rounds {
-		for _, c := range []struct {
-			name   string
-			verify bool
-			fill   *peer.Target
-		}{
-			{besideIdle, false, nil}, {besideVerify, true, nil}, {besideEvict, false, hit}, {besideFills, false, other}, {besideBoth, true, hit},
+		for _, c := range []besideCase{
+			{besideIdle, false, nil, ""}, {besideVerify, true, nil, ""}, {besideEvict, false, hit, ""}, {besideFills, false, other, ""},
+			{besideExport, false, nil, name}, {besideBoth, true, hit, ""}, {besideAll, true, hit, name},
 		} {
-			if err := b.besideRound(ctx, o, hit, im, c.name, c.verify, c.fill); err != nil {
+			if err := b.besideRound(ctx, o, hit, im, c); err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
 			}
 		}
@@ -72,18 +83,29 @@ func (b *Bench) beside(ctx context.Context) (err error) {
 	return nil
 }
 
-func (b *Bench) besideRound(ctx context.Context, o *peer.Origin, t *peer.Target, im origin.Image, cas string, verify bool, fill *peer.Target) error {
+// besideCase is what goes on beside the hits.
+type besideCase struct {
+	name   string
+	verify bool
+	fill   *peer.Target // whom fills are asked of; nil: nobody
+	export string       // an image; "": none
+}
+
+func (b *Bench) besideRound(ctx context.Context, o *peer.Origin, t *peer.Target, im origin.Image, c besideCase) error {
 	if err := b.calm(ctx, o, t); err != nil {
 		return err
 	}
 	ctx, over := context.WithCancel(ctx)
 	defer over()
 	g, gctx := errgroup.WithContext(ctx)
-	if verify {
+	if c.verify {
 		g.Go(func() error { return verifying(gctx, t) })
 	}
-	if fill != nil {
-		s := &storming{target: fill, clients: evictingClients, every: evictingEvery}
+	if c.export != "" {
+		g.Go(func() error { return b.exporting(gctx, t, c.export) })
+	}
+	if c.fill != nil {
+		s := &storming{target: c.fill, clients: evictingClients, every: evictingEvery}
 		var err error
 		if s.im, err = o.Image(ctx, evictingBlobs, b.fresh("e")); err != nil {
 			return err
@@ -109,9 +131,9 @@ func (b *Bench) besideRound(ctx context.Context, o *peer.Origin, t *peer.Target,
 	}
 	after, err := counted(context.WithoutCancel(ctx), t)
 	took := time.Since(start).Seconds()
-	b.addHits(cas, t, got)
-	b.add(cas, t.Name, "verified meanwhile, MB/s", (after[0]-before[0])/1e6/took)
-	b.add(cas, t.Name, "evicted meanwhile, blobs/s", (after[1]-before[1])/took)
+	b.addHits(c.name, t, got)
+	b.add(c.name, t.Name, "verified meanwhile, MB/s", (after[0]-before[0])/1e6/took)
+	b.add(c.name, t.Name, "evicted meanwhile, blobs/s", (after[1]-before[1])/took)
 	return err
 }
 
@@ -121,6 +143,24 @@ func counted(ctx context.Context, t *peer.Target) (n [2]float64, err error) {
 		n[1], err = t.Metric(ctx, "cistern_evicted_blobs_total")
 	}
 	return n, err
+}
+
+// exporting exports an image again and again, until ctx ends.
+func (b *Bench) exporting(ctx context.Context, t *peer.Target, image string) error {
+	dir, err := b.Fleet.Folder("export")
+	if err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		path := filepath.Join(dir, "x.tar")
+		if _, err := b.Fleet.Ask(ctx, t, "export", image, "-o", path); err != nil && ctx.Err() == nil {
+			return err
+		}
+		if err := os.Remove(path); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("removing an export: %w", err)
+		}
+	}
+	return nil
 }
 
 // verifying has all blobs verified again and again, until ctx ends.

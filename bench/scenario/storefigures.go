@@ -66,7 +66,7 @@ func stormFigures(k keyOf) []report.Figure {
 
 func besideFigures(k keyOf) []report.Figure {
 	var fs []report.Figure
-	for _, loaded := range []string{besideVerify, besideEvict, besideFills, besideBoth} {
+	for _, loaded := range []string{besideVerify, besideEvict, besideFills, besideExport, besideBoth, besideAll} {
 		for _, m := range []string{p50, p99} {
 			fs = append(fs, report.Figure{Name: "hit latency in a full cache, " + loaded + " / idle: " + m, Target: 1.5, Value: against(k("beside", loaded, m), k("beside", besideIdle, m))})
 		}
