@@ -37,30 +37,54 @@ type keeper struct {
 	store      Store
 	log        *zap.Logger
 	last       []byte // what was written last
+	read       bool   // what was written before is in the book, or put aside
 	failing    bool
 	stop, done chan struct{} // nil: the book is not written down
 }
 
 // Open goes on with the book that is in the store, and writes it down once a minute and
-// at Close: a process that is killed loses the last minute. What cannot be read as a book
-// is put aside, and one that cannot be written goes on in memory; both are in the log.
+// at Close: a process that is killed loses the last minute. What is no book is put aside.
+// Where the store does not give the note, or does not take it or what is put aside,
+// counting goes on in memory, and it is tried again; it is in the log.
 func Open(store Store, log *zap.Logger) *Book {
 	b := New()
 	b.keeper = keeper{store: store, log: log, stop: make(chan struct{}), done: make(chan struct{})}
-	data, err := store.Note(noteName)
-	if err == nil {
-		if err = b.decode(data); err != nil {
-			err = errors.Join(err, store.WriteNote(asideName, data))
-		}
-	}
-	switch {
-	case err == nil:
-		b.keeper.last = data
-	case !errors.Is(err, fs.ErrNotExist):
-		log.Error("what was saved so far cannot be read: a copy of the file is put aside, and counting begins anew", zap.String("aside", asideName), zap.Error(err))
+	if err := b.load(); err != nil {
+		b.keeper.failed("what was saved so far cannot be read: it is counted in memory, and tried again", err)
 	}
 	go b.keep()
 	return b
+}
+
+// load reads what was written before, and adds what was counted since.
+func (b *Book) load() error {
+	k := &b.keeper
+	data, err := k.store.Note(noteName)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		k.read = true
+		return nil
+	case err != nil:
+		return err
+	}
+	if derr := b.decode(data); derr != nil {
+		if err := k.store.WriteNote(asideName, data); err != nil {
+			return errors.Join(derr, err) // not written over before there is a copy
+		}
+		k.read = true
+		k.log.Error("what was saved so far is no book: a copy of the file is put aside, and counting begins anew", zap.String("aside", asideName), zap.Error(derr))
+		return nil
+	}
+	k.read, k.last = true, data
+	return nil
+}
+
+// failed says once that the note cannot be read or written.
+func (k *keeper) failed(what string, err error) {
+	if !k.failing {
+		k.log.Warn(what, zap.Error(err))
+	}
+	k.failing = true
 }
 
 // Close writes the book down for the last time. What is added later is lost.
@@ -89,6 +113,12 @@ func (b *Book) keep() {
 // save writes the book down if it has changed.
 func (b *Book) save() {
 	k := &b.keeper
+	if !k.read {
+		if err := b.load(); err != nil {
+			k.failed("what was saved so far cannot be read: it is counted in memory, and tried again", err)
+			return
+		}
+	}
 	data, err := b.encode()
 	if err == nil && bytes.Equal(data, k.last) {
 		return
@@ -96,15 +126,14 @@ func (b *Book) save() {
 	if err == nil {
 		err = k.store.WriteNote(noteName, data)
 	}
-	switch {
-	case err == nil && k.failing:
+	if err != nil {
+		k.failed("what is saved cannot be written down: it is counted in memory, and tried again", err)
+		return
+	}
+	if k.failing {
 		k.log.Info("what is saved is written down again")
-	case err != nil && !k.failing:
-		k.log.Warn("what is saved cannot be written down: it is counted in memory, and tried again", zap.Error(err))
 	}
-	if k.failing = err != nil; !k.failing {
-		k.last = data
-	}
+	k.failing, k.last = false, data
 }
 
 // note is how a book is written down.
@@ -147,7 +176,7 @@ func (r *row) encode() (counts [][4]uint64) {
 	return counts
 }
 
-// decode reads what encode wrote, into a book that is new.
+// decode reads what encode wrote, and adds it to what is in the book.
 func (b *Book) decode(data []byte) error {
 	var n note
 	if err := json.Unmarshal(data, &n); err != nil {
@@ -168,8 +197,16 @@ func (b *Book) decode(data []byte) error {
 		}
 		rows[key{saved.Upstream, saved.Repository}] = r
 	}
-	b.since, b.day, b.rows = n.Since.UTC(), dayOf(day), rows
-	if len(rows) > maxRows {
+	before := Book{since: n.Since.UTC(), day: dayOf(day), rows: rows}
+	before.turn()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.turn()
+	for k, r := range b.rows {
+		before.row(k).absorb(r)
+	}
+	b.since, b.day, b.rows = before.since, before.day, before.rows
+	if len(b.rows) > maxRows {
 		b.sumUp()
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -180,4 +181,59 @@ func FuzzNote(f *testing.F) {
 			t.Errorf("%s became %s: %v", data, again, err)
 		}
 	})
+}
+
+// badOnce is a store that does not give its note the first time.
+type badOnce struct {
+	*paper
+	failed bool
+}
+
+func (b *badOnce) Note(name string) ([]byte, error) {
+	if !b.failed {
+		b.failed = true
+		return nil, fmt.Errorf("read %s: %w", name, syscall.EMFILE)
+	}
+	return b.paper.Note(name)
+}
+
+// TestNoteFailsOnce: a note that cannot be read at the start is not written over: what it
+// says is added to what was counted meanwhile.
+func TestNoteFailsOnce(t *testing.T) {
+	t.Parallel()
+	p := newPaper()
+	log, _ := watched()
+	b := Open(p, log)
+	b.Add("u", "a", true, sent(77))
+	b.Close()
+	b = Open(&badOnce{paper: p}, log)
+	b.Add("u", "a", true, sent(3))
+	b.Close()
+	b = Open(p, log)
+	defer b.Close()
+	if got := b.Report().Total.Sent; got != 80 {
+		t.Errorf("%d bytes since the installation, were 80", got)
+	}
+}
+
+// TestAsideRefused: what is no book is not written over before there is a copy of it.
+func TestAsideRefused(t *testing.T) {
+	t.Parallel()
+	p := newPaper()
+	log, _ := watched()
+	newer := `{"version":2,"everything":1}`
+	p.notes[noteName] = []byte(newer)
+	p.refuse(true)
+	b := Open(p, log)
+	b.Add("u", "a", true, sent(1))
+	b.Close()
+	if got := string(p.notes[noteName]); got != newer {
+		t.Errorf("it is %s", got)
+	}
+	p.refuse(false)
+	b = Open(p, log)
+	b.Close()
+	if got := string(p.notes[asideName]); got != newer {
+		t.Errorf("put aside: %s", got)
+	}
 }
