@@ -1,0 +1,9 @@
+package trace_test
+
+import (
+	"testing"
+
+	"cistern/internal/leaktest"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m) }
