@@ -6,23 +6,8 @@ import (
 	"time"
 
 	"cistern/cache/index"
+	"cistern/cache/policy"
 	"cistern/internal/oci"
-)
-
-// Floors, in percent of the cap: small blobs and manifests are not evicted
-// below them, since together they are next to nothing and each costs a round
-// trip or a Hub pull (WORKLOAD section 4). Above them they compete like the
-// rest.
-const (
-	smallFloor    = 2
-	manifestFloor = 10
-)
-
-// What is evicted beyond what is wanted, down to the low watermark: a share of the
-// cap, so that not each fill into a full cache pays for a search of its own.
-const (
-	evictShare = 128
-	evictMost  = 16 << 20
 )
 
 // evict frees space when a reservation asks for it, and looks now and then
@@ -65,7 +50,7 @@ func (c *Cache) evictSome() (more bool) {
 	if !c.repin() && c.pins.unclear() {
 		return false
 	}
-	want += min(c.o.Limit/evictShare, evictMost)
+	want += policy.Extra(c.o.Limit)
 	victims, err := c.idx.Load().Victims(want, c.floorsInIndex(), c.lastTouch, c.passOver)
 	if err != nil {
 		c.indexFailed(err)
@@ -112,13 +97,6 @@ func (c *Cache) dropOne(d oci.Digest, since time.Time) bool {
 	return true
 }
 
-func (c *Cache) floors() [index.Classes]int64 {
-	var f [index.Classes]int64
-	f[index.ClassSmall] = c.o.Limit * smallFloor / 100
-	f[index.ClassManifest] = c.o.Limit * manifestFloor / 100
-	return f
-}
-
 // lastTouch is a use that the index does not know of yet.
 func (c *Cache) lastTouch(d oci.Digest) time.Time {
 	c.mu.Lock()
@@ -145,7 +123,7 @@ func (c *Cache) passOver(d oci.Digest) bool {
 // floorsInIndex are the floors as Victims takes them: it counts with the blobs
 // that are gone and whose records are not.
 func (c *Cache) floorsInIndex() [index.Classes]int64 {
-	floors, counted, held := c.floors(), c.idx.Load().Totals().Allocated, c.held()
+	floors, counted, held := policy.Floors(c.o.Limit), c.idx.Load().Totals().Allocated, c.held()
 	for class := range floors {
 		floors[class] += counted[class] - held[class]
 	}
@@ -171,7 +149,7 @@ func (c *Cache) freshVictims(want int64) []index.Record {
 		return cmp.Or(a.LastUsed.Compare(b.LastUsed), cmp.Compare(a.turn, b.turn))
 	})
 	var victims []index.Record
-	floors, held := c.floors(), c.held()
+	floors, held := policy.Floors(c.o.Limit), c.held()
 	for _, p := range young {
 		held[p.Class] += p.Allocated
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cistern/cache/index"
+	"cistern/cache/policy"
 	"cistern/internal/oci"
 )
 
@@ -25,9 +26,6 @@ const (
 	// touchesKept bounds the uses that wait for a checkpoint: some 150 bytes
 	// each. Beyond it the order of use is a little wrong.
 	touchesKept = 1 << 13
-	// touchAge is how old a recorded use must be to be worth replacing, at the
-	// least; where blobs live long, much older ones still give the right order.
-	touchAge = 10 * time.Second
 )
 
 // hurry asks for a checkpoint now.
@@ -112,7 +110,7 @@ func (c *Cache) applyTouches() bool {
 }
 
 func (c *Cache) touchAge() time.Duration {
-	return max(touchAge, time.Duration(c.stats.evictedAge.Load())/32)
+	return policy.TouchAge(time.Duration(c.stats.evictedAge.Load()))
 }
 
 // apply writes a batch. syncing is held.

@@ -24,7 +24,8 @@ var arrows = []arrow{
 	{"cache/index", []string{"internal/oci"}, "records only; it knows no files"},
 	{"cache/flight", nil, "one fill, many readers: the standard library only, so that it can be read and tested alone"},
 	{"cache/bandwidth", nil, "who may read how much next; it moves no bytes"},
-	{"cache", []string{"cache/blob", "cache/index", "cache/flight", "cache/bandwidth", "internal/oci", "internal/durable"}, "the cache declares the source it needs and never sees an upstream"},
+	{"cache/policy", []string{"cache/index"}, "the numbers of eviction; it evicts nothing"},
+	{"cache", []string{"cache/blob", "cache/index", "cache/policy", "cache/flight", "cache/bandwidth", "internal/oci", "internal/durable"}, "the cache declares the source it needs and never sees an upstream"},
 	{"upstream", []string{"upstream/...", "internal/oci"}, "a registry client; it does not know that there is a cache"},
 	{"config", []string{"internal/oci"}, "plain structs; it builds nothing"},
 	{"internal/oci", nil, "the vocabulary is below everything"},
@@ -33,6 +34,7 @@ var arrows = []arrow{
 	{"internal/arch", nil, "tests only"},
 	{"internal/layout", []string{"internal/oci"}, "archives are files: it knows no cache and no registry"},
 	{"internal", []string{"internal/oci"}, "a helper package may know the vocabulary; more needs a line here"},
+	{"bench/sim", []string{"bench/...", "cache/index", "cache/policy", "internal/oci"}, "it reckons with the index itself, without files or requests"},
 	{"bench", []string{"bench/...", "internal/oci", "internal/hist"}, "the bench measures any proxy by its address, ours is no exception"},
 }
 
