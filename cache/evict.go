@@ -51,7 +51,7 @@ func (c *Cache) evictSome() (more bool) {
 		return false
 	}
 	want += policy.Extra(c.o.Limit)
-	victims, err := c.idx.Load().Victims(want, c.floorsInIndex(), c.lastTouch, c.passOver)
+	victims, err := c.idx.Load().Victims(time.Now(), want, c.floorsInIndex(), c.lastTouch, c.passOver)
 	if err != nil {
 		c.indexFailed(err)
 	}

@@ -268,7 +268,7 @@ func (c *Cache) EvictNext(want int64) ([]Next, error) {
 	if c.store == nil {
 		return next, nil
 	}
-	victims, err := c.idx.Load().Victims(want, c.floorsInIndex(), c.lastTouch, c.passOver)
+	victims, err := c.idx.Load().Victims(time.Now(), want, c.floorsInIndex(), c.lastTouch, c.passOver)
 	if err != nil {
 		return nil, err
 	}

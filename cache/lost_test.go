@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -70,7 +71,7 @@ func TestDamagedRecords(t *testing.T) {
 			}
 		}},
 		{"the evictor", false, func(c *rig, _ *origin, _ []oci.Digest) {
-			if _, err := c.idx.Load().Victims(1<<40, [index.Classes]int64{}, c.lastTouch, c.passOver); err != nil {
+			if _, err := c.idx.Load().Victims(time.Time{}, 1<<40, [index.Classes]int64{}, c.lastTouch, c.passOver); err != nil {
 				c.t.Error(err)
 			}
 		}},
@@ -100,7 +101,7 @@ func TestDamagedRecords(t *testing.T) {
 			next.close()
 			again := open(t, Options{Dir: c.o.Dir})
 			again.account()
-			victims, err := again.idx.Load().Victims(1<<40, [index.Classes]int64{}, nil, nil)
+			victims, err := again.idx.Load().Victims(time.Time{}, 1<<40, [index.Classes]int64{}, nil, nil)
 			if err != nil || len(victims) != 4 {
 				t.Errorf("%d blobs can be evicted, %v", len(victims), err)
 			}

@@ -377,7 +377,7 @@ func TestFloors(t *testing.T) {
 	t.Parallel()
 	o, c := newOrigin(), open(t, Options{Limit: 64 * mib})
 	var small []oci.Digest
-	for i := range 20 {
+	for i := range 11 {
 		d := o.put(noise(50<<10, uint64(200+i)))
 		small = append(small, d)
 		c.want(o.repo("a"), d, OutcomeMiss)

@@ -23,6 +23,15 @@ const (
 	touchesTaken = 1000
 )
 
+// The cache makes a checkpoint each second. So it is here while there is much to
+// record; else it may wait, since most of the time that a run takes is checkpoints.
+// What waits in memory outranks the index in any case.
+const (
+	checkpointEvery = time.Second
+	manyWaiting     = 64
+	checkpointLast  = 10 * time.Second
+)
+
 // start is when traces begin.
 var start = time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
 
@@ -32,8 +41,8 @@ type fresh struct {
 	turn int64 // in which it came
 }
 
-// builtIn is the cache's own policy, by its own index: each second a checkpoint
-// records what is new, gone and used; victims are what the index names.
+// builtIn is the cache's own policy, by its own index: checkpoints record what is
+// new, gone and used; victims are what the index names.
 type builtIn struct {
 	w     *Work
 	x     *index.Index
@@ -48,7 +57,7 @@ type builtIn struct {
 	gone    map[int32]bool // recorded still
 	touched map[oci.Digest]time.Time
 	evicted time.Duration // age of the last victim
-	second  int64
+	checked time.Duration // the last checkpoint
 }
 
 func newBuiltIn(w *Work, limit int64, parent string) (*builtIn, error) {
@@ -78,11 +87,13 @@ func (k *builtIn) close() error {
 }
 
 func (k *builtIn) get(r request) (hit bool, err error) {
-	if second := int64(r.at / time.Second); second != k.second {
+	waited := r.at - k.checked
+	waiting := len(k.pending) + len(k.gone) + len(k.touched)
+	if waited >= checkpointEvery && waiting >= manyWaiting || waited >= checkpointLast {
 		if err := k.checkpoint(); err != nil {
 			return false, err
 		}
-		k.second = second
+		k.checked = r.at
 	}
 	now := start.Add(r.at)
 	if k.here[r.object] {
@@ -126,7 +137,7 @@ func (k *builtIn) evict(want int64, now time.Time) (more bool, err error) {
 	}
 	lastTouch := func(d oci.Digest) time.Time { return k.touched[d] }
 	passOver := func(d oci.Digest) bool { return k.gone[k.ids[d]] }
-	victims, err := k.x.Victims(want, inIndex, lastTouch, passOver)
+	victims, err := k.x.Victims(now, want, inIndex, lastTouch, passOver)
 	if err != nil {
 		return false, fmt.Errorf("victims: %w", err)
 	}
@@ -176,7 +187,7 @@ func (k *builtIn) young(want int64, floors [index.Classes]int64) (victims []inde
 	return victims
 }
 
-// checkpoint records what the last second brought.
+// checkpoint records what came since the last one.
 func (k *builtIn) checkpoint() error {
 	b := index.Batch{TouchAge: policy.TouchAge(k.evicted), Touch: map[oci.Digest]time.Time{}}
 	for o := range k.gone {

@@ -3,12 +3,20 @@ package sim
 import (
 	"time"
 
+	"cistern/cache/index"
 	"cistern/cache/policy"
 )
 
 // BuiltIn is the policy of the cache, by the real index.
 func BuiltIn() Policy {
 	return Policy{"built-in", func(w *Work, limit int64, dir string) (keeper, error) { return newBuiltIn(w, limit, dir) }}
+}
+
+// Model is the policy of the cache in memory, exact to the request.
+func Model() Policy {
+	return inMemory("model", func(w *Work, limit int64) *segmented {
+		return newSegmented(w, limit, rules{floors: policy.Floors(limit), once: index.OnceAges, burst: index.AgainAfter})
+	})
 }
 
 // LRU is what the others are compared with.

@@ -155,7 +155,7 @@ func TestIndexIsThePolicy(t *testing.T) {
 	for _, percent := range []int64{3, 25} {
 		limit := w.Footprint * percent / 100
 		index, err1 := sim.BuiltIn().Run(w, limit, t.TempDir())
-		model, err2 := sim.Reserve().Run(w, limit, "")
+		model, err2 := sim.Model().Run(w, limit, "")
 		if err1 != nil || err2 != nil {
 			t.Fatal(err1, err2)
 		}

@@ -148,12 +148,16 @@ func (w *writer) take(key []byte) (stored, bool, error) {
 		return stored{}, false, nil
 	}
 	w.totals.add(s, -1)
-	return s, true, w.recency.Delete(recencyKey(s.class, s.last, key))
+	err := w.recency.Delete(recencyKey(s.lane(), s.last, key))
+	if s.lane() != lane(s.class) { // of before there was laneAgain
+		err = firstError(err, w.recency.Delete(recencyKey(lane(s.class), s.last, key)))
+	}
+	return s, true, err
 }
 
 func (w *writer) put(key []byte, s stored) error {
 	w.totals.add(s, +1)
-	if err := w.recency.Put(recencyKey(s.class, s.last, key), nil); err != nil {
+	if err := w.recency.Put(recencyKey(s.lane(), s.last, key), nil); err != nil {
 		return err
 	}
 	return w.blobs.Put(key, s.encode(key))
@@ -203,7 +207,9 @@ func (w *writer) touches() error {
 		// Also when the stored one is later: then the clock was set back, and
 		// it would keep its place until that time comes again.
 		at := nanos(w.at[d])
-		if max(at, s.last)-min(at, s.last) < uint64(w.age) {
+		moved := s
+		moved.last = at
+		if max(at, s.last)-min(at, s.last) < uint64(w.age) && moved.lane() == s.lane() {
 			continue
 		}
 		s, _, err := w.take(key)

@@ -73,9 +73,9 @@ func (w *writer) sound(bucket, key, value []byte) (ok bool) {
 	case bytes.Equal(bucket, bucketDeparted):
 		_, _, ok = decodeDeparture(key, value)
 	case bytes.Equal(bucket, bucketRecency):
-		c, last, digest, kok := cutRecency(key)
+		l, last, digest, kok := cutRecency(key)
 		s, rok := decodeRecord(digest, w.blobs.Get(digest))
-		return kok && rok && s.class == c && s.last == last
+		return kok && rok && s.mayStandIn(l) && s.last == last
 	}
 	return ok
 }

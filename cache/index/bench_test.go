@@ -148,7 +148,7 @@ func benchVictims(b *testing.B, x *Index, n, skipped int) {
 	for b.Loop() {
 		left := min(skipped, n/2)
 		skip := func(oci.Digest) bool { left--; return left >= 0 }
-		vs, err := x.Victims(1<<40, [Classes]int64{}, nil, skip)
+		vs, err := x.Victims(time.Time{}, 1<<40, [Classes]int64{}, nil, skip)
 		if err != nil || len(vs) != min(maxVictims, n-min(skipped, n/2)) {
 			b.Fatal(len(vs), err)
 		}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -86,7 +87,7 @@ func TestDamagedValueIsAMissAndGoes(t *testing.T) {
 	if got := x.Stats().BadValues; got != 4 {
 		t.Errorf("%d bad values counted", got)
 	}
-	if vs, err := x.Victims(1<<30, [Classes]int64{}, nil, nil); err != nil || len(vs) != 1 {
+	if vs, err := x.Victims(time.Time{}, 1<<30, [Classes]int64{}, nil, nil); err != nil || len(vs) != 1 {
 		t.Errorf("victims %v, %v", vs, err)
 	}
 	apply(t, x, Batch{})
@@ -95,7 +96,7 @@ func TestDamagedValueIsAMissAndGoes(t *testing.T) {
 	}
 	bad := x.Stats().BadValues
 	get(t, x, digest(1))
-	if _, err := x.Victims(1<<30, [Classes]int64{}, nil, nil); err != nil {
+	if _, err := x.Victims(time.Time{}, 1<<30, [Classes]int64{}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if x.Stats().BadValues != bad {
@@ -167,7 +168,7 @@ func TestCallersPanicIsTheCallers(t *testing.T) {
 				t.Errorf("recovered %v", p)
 			}
 		}()
-		_, err := x.Victims(1, [Classes]int64{}, nil, func(oci.Digest) bool { panic("mine") })
+		_, err := x.Victims(time.Time{}, 1, [Classes]int64{}, nil, func(oci.Digest) bool { panic("mine") })
 		t.Errorf("no panic, %v", err)
 	}()
 	if _, ok := get(t, x, digest(1)); !ok || x.Broken() != nil {

@@ -14,7 +14,7 @@ import (
 // orderOf gives all blobs from the least recently used on.
 func orderOf(t testing.TB, x *Index) (ds []oci.Digest, last []time.Time) {
 	t.Helper()
-	vs, err := x.Victims(1<<50, [Classes]int64{}, nil, nil)
+	vs, err := x.Victims(time.Time{}, 1<<50, [Classes]int64{}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -145,20 +145,36 @@ func (s stored) full(d oci.Digest, mediaType, origin string) Record {
 	}
 }
 
-// recencyKey sorts by class, then time, then digest: the order is total.
-func recencyKey(c Class, last uint64, digest []byte) []byte {
+// lane is where in the order of use a record stands: in that of its class, but for
+// large blobs that were used again.
+func (s stored) lane() lane {
+	if s.class == ClassLarge && again(s.first, s.last) {
+		return laneAgain
+	}
+	return lane(s.class)
+}
+
+// mayStandIn tells whether a recency key in lane l is the record's. Before there was
+// laneAgain all large blobs stood in one: those do until they are used.
+func (s stored) mayStandIn(l lane) bool { return l == lane(s.class) || l == s.lane() }
+
+// again tells whether a use counts as one after the first.
+func again(first, used uint64) bool { return used > first && used-first >= uint64(AgainAfter) }
+
+// recencyKey sorts by lane, then time, then digest: the order is total.
+func recencyKey(l lane, last uint64, digest []byte) []byte {
 	key := make([]byte, 0, 9+len(digest))
-	key = append(key, byte(c))
+	key = append(key, byte(l))
 	key = binary.BigEndian.AppendUint64(key, last)
 	return append(key, digest...)
 }
 
 // cutRecency is the inverse; the digest is left as a key of blobs.
-func cutRecency(key []byte) (c Class, last uint64, digest []byte, ok bool) {
-	if len(key) < 10 || key[0] >= Classes {
+func cutRecency(key []byte) (l lane, last uint64, digest []byte, ok bool) {
+	if len(key) < 10 || key[0] >= lanes {
 		return 0, 0, nil, false
 	}
-	return Class(key[0]), be64(key[1:]), key[9:], true
+	return lane(key[0]), be64(key[1:]), key[9:], true
 }
 
 // storedTag is a tag as it lies on disk.

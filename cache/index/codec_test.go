@@ -33,7 +33,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(key, encodeGrant(key, 5))
 	f.Add(key, encodeDeparture(key, 8, Departure{Why: Removed, Size: 1, At: timeOf(9)}))
 	f.Add(key, encodeTotals(key, Totals{Blobs: [Classes]int64{1, 2, 3}}))
-	f.Add(recencyKey(ClassSmall, 77, key), []byte{})
+	f.Add(recencyKey(lane(ClassSmall), 77, key), []byte{})
 	f.Add([]byte{}, []byte{1})
 	f.Fuzz(func(t *testing.T, key, value []byte) {
 		// Seal it, or the checksum hides the decoders from the fuzzer.

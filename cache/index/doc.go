@@ -10,7 +10,7 @@
 //	names    text -> id             upstream and repository, media type, origin: interned for ever
 //	ids      id -> text
 //	blobs    digest -> record       holds its own recency key's time
-//	recency  class time digest -> ""
+//	recency  lane time digest -> ""    a lane is a class, or large blobs that were used again
 //	tags     repository tag -> what it last resolved to
 //	grants   digest repository -> when
 //	departed digest -> why it went, and when

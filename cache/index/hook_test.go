@@ -51,7 +51,7 @@ func TestHookSeesEveryCall(t *testing.T) {
 	get(t, x, digest(1))
 	_, _, err1 := x.Tag(oci.Reference{Repository: repo, Tag: "t"})
 	_, err2 := x.Granted(repo, digest(1))
-	_, err3 := x.Victims(1, [Classes]int64{}, nil, nil)
+	_, err3 := x.Victims(time.Time{}, 1, [Classes]int64{}, nil, nil)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestBatchOrder(t *testing.T) {
 	if n, bytes := x.Totals().Sum(); n != 3 || bytes != 2<<20+2*4096 {
 		t.Errorf("totals %d, %d", n, bytes)
 	}
-	if vs, err := x.Victims(1<<40, [Classes]int64{}, nil, nil); err != nil || len(vs) != 3 || vs[2] != fresh {
+	if vs, err := x.Victims(time.Time{}, 1<<40, [Classes]int64{}, nil, nil); err != nil || len(vs) != 3 || vs[2] != fresh {
 		t.Errorf("order of use: %+v, %v", vs, err)
 	}
 	if bad := x.Stats().BadValues; bad != 0 {

@@ -208,7 +208,7 @@ func (o *outcome) exercise(path string) {
 	for _, err := range x.Tags() {
 		o.check("tags", err)
 	}
-	_, err = x.Victims(1<<40, [Classes]int64{}, nil, nil)
+	_, err = x.Victims(time.Time{}, 1<<40, [Classes]int64{}, nil, nil)
 	o.check("victims", err)
 	_, err = x.Granted(filledRepo(9), digest(9))
 	o.check("grant", err)

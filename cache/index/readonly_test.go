@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -48,7 +49,7 @@ func TestReadOnly(t *testing.T) {
 		if n, _ := x.Totals().Sum(); n != filledBlobs {
 			t.Errorf("%d records counted", n)
 		}
-		if vs, err := x.Victims(1, [Classes]int64{}, nil, nil); err != nil || len(vs) == 0 {
+		if vs, err := x.Victims(time.Time{}, 1, [Classes]int64{}, nil, nil); err != nil || len(vs) == 0 {
 			t.Errorf("victims %v, %v", vs, err)
 		}
 		if err := x.Apply(Batch{Put: []Record{record(1, 1)}}); !errors.Is(err, syscall.EROFS) || x.Broken() != nil {

@@ -11,21 +11,41 @@ type Class uint8
 
 // The classes. Their numbers are on disk.
 const (
-	ClassLarge    Class = iota // 1 MiB and more
-	ClassSmall                 // under 1 MiB
+	ClassLarge    Class = iota // more than 128 KiB
+	ClassSmall                 // up to 128 KiB
 	ClassManifest              // manifests and indexes, of whatever size
 	Classes       = 3          // how many there are
 )
 
-// smallBelow is where ClassSmall ends, in bytes.
-const smallBelow = 1 << 20
+// smallMost is the largest of ClassSmall, in bytes. A record keeps the class that
+// it was put with.
+const smallMost = 128 << 10
+
+// What makes a large blob that was wanted once, as by a scanner, leave before one
+// that is wanted again and again. Decision 20.
+const (
+	// AgainAfter is when after its coming a blob's use counts as one after the
+	// first: a burst of pulls is one use.
+	AgainAfter = 5 * time.Minute
+	// OnceAges is how many times as old a large blob counts that was not used again.
+	OnceAges = 2
+)
+
+// lane is a part of the order of use: one for each class, by its number, and one
+// more. Their numbers are on disk.
+type lane uint8
+
+const (
+	laneAgain = Classes // ClassLarge that was used again
+	lanes     = Classes + 1
+)
 
 // ClassOf gives the class of a blob of size bytes.
 func ClassOf(size int64, manifest bool) Class {
 	switch {
 	case manifest:
 		return ClassManifest
-	case size < smallBelow:
+	case size <= smallMost:
 		return ClassSmall
 	}
 	return ClassLarge

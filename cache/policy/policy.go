@@ -13,7 +13,7 @@ import (
 // below them, since together they are next to nothing and each costs a round
 // trip or a Hub pull. Above them they compete like the rest. Decision 20.
 const (
-	smallFloor    = 2
+	smallFloor    = 1
 	manifestFloor = 10
 )
 
@@ -26,22 +26,28 @@ func Floors(limit int64) (floors [index.Classes]int64) {
 }
 
 const (
-	extraShare = 128
-	extraMost  = 16 << 20
+	extraShare = 512
+	extraMost  = 4 << 20
 )
 
 // Extra is what is evicted beyond what is wanted, down to the low watermark: a
 // share of the cap, so that not each fill into a full cache pays for a search of
-// its own.
+// its own, and so little that it costs no hits.
 func Extra(limit int64) int64 { return min(limit/extraShare, extraMost) }
 
-// minTouchAge: a use a few seconds after the last one changes nothing.
 const (
-	minTouchAge = 10 * time.Second
-	touchShare  = 32
+	touchShare    = 32
+	leastTouchAge = time.Second
+	calmTouchAge  = 10 * time.Second
 )
 
 // TouchAge is how old a recorded use must be to be worth replacing, if what was
 // evicted last had not been used for evicted: where blobs live long, much older
-// uses still give the right order.
-func TouchAge(evicted time.Duration) time.Duration { return max(minTouchAge, evicted/touchShare) }
+// uses still give the right order; in a storm they live for seconds. 0 says that
+// nothing was evicted yet.
+func TouchAge(evicted time.Duration) time.Duration {
+	if evicted <= 0 {
+		return calmTouchAge
+	}
+	return max(leastTouchAge, evicted/touchShare)
+}

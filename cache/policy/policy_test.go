@@ -22,7 +22,7 @@ func TestFloorsLeaveRoom(t *testing.T) {
 		if limit > 0 && policy.Floors(limit)[index.ClassManifest] == 0 {
 			t.Errorf("manifests are exempt from nothing under a cap of %d", limit)
 		}
-		if e := policy.Extra(limit); e > limit/100 || e > 16<<20 {
+		if e := policy.Extra(limit); e > limit/100 || e > 4<<20 {
 			t.Errorf("%d beyond what is wanted under a cap of %d", e, limit)
 		}
 	}
@@ -31,7 +31,7 @@ func TestFloorsLeaveRoom(t *testing.T) {
 func TestTouchAge(t *testing.T) {
 	t.Parallel()
 	for evicted, want := range map[time.Duration]time.Duration{
-		0: 10 * time.Second, time.Minute: 10 * time.Second, 32 * time.Minute: time.Minute, 32 * time.Hour: time.Hour,
+		0: 10 * time.Second, time.Second: time.Second, 64 * time.Second: 2 * time.Second, 32 * time.Minute: time.Minute, 32 * time.Hour: time.Hour,
 	} {
 		if got := policy.TouchAge(evicted); got != want {
 			t.Errorf("%s after %s, want %s", got, evicted, want)

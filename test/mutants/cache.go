@@ -47,7 +47,7 @@ func ofCheckpoints() []mutant {
 		{"what no checkpoint has seen is not evicted", "cache/evict.go",
 			"victims = c.freshVictims(want)", "_ = c.freshVictims", cache, "TestFsyncStalls"},
 		{"the floors are not looked at", "cache/evict.go",
-			"Victims(want, c.floorsInIndex(), c.lastTouch, c.passOver)", "Victims(want, [index.Classes]int64{}, c.lastTouch, c.passOver)", cache, "TestFloors"},
+			"Victims(time.Now(), want, c.floorsInIndex(), c.lastTouch, c.passOver)", "Victims(time.Now(), want, [index.Classes]int64{}, c.lastTouch, c.passOver)", cache, "TestFloors"},
 	}
 }
 
