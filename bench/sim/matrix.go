@@ -2,8 +2,10 @@ package sim
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"runtime"
 	"strings"
 
@@ -97,11 +99,7 @@ func (r Report) row(scenario string, percent int, policy string) (Row, bool) {
 }
 
 // Spread is a mean with what it lies between.
-type Spread struct {
-	Mean float64 `json:"mean"`
-	Min  float64 `json:"min"`
-	Max  float64 `json:"max"`
-}
+type Spread struct{ Mean, Min, Max float64 }
 
 func spread(values []float64) Spread {
 	s := Spread{Min: values[0], Max: values[0]}
@@ -110,6 +108,12 @@ func spread(values []float64) Spread {
 		s.Min, s.Max = min(s.Min, v), max(s.Max, v)
 	}
 	return s
+}
+
+// MarshalJSON writes five digits after the point: what is behind them is of no seed.
+func (s Spread) MarshalJSON() ([]byte, error) {
+	short := func(v float64) float64 { return math.Round(v*1e5) / 1e5 }
+	return json.Marshal(map[string]float64{"mean": short(s.Mean), "min": short(s.Min), "max": short(s.Max)})
 }
 
 // Of is a figure of the row over the seeds.

@@ -125,10 +125,10 @@ type summary struct {
 	BytesOver   *Spread `json:"byte_hits_over_lru,omitempty"`
 }
 
-// WriteJSON writes the same as one array.
+// WriteJSON writes the same as one array, a row on a line.
 func (r Report) WriteJSON(w io.Writer) error {
-	var all []summary
-	for _, row := range r.Rows {
+	var b strings.Builder
+	for i, row := range r.Rows {
 		s := summary{
 			Scenario: row.Scenario, Percent: row.Percent, Policy: row.Policy,
 			ObjectHits: row.Of(Outcome.ObjectHits), ByteHits: row.Of(Outcome.ByteHits), JobByteHits: row.Of(Outcome.JobByteHits),
@@ -138,12 +138,17 @@ func (r Report) WriteJSON(w io.Writer) error {
 			objects, bytes := row.Against(lru, Outcome.ObjectHits), row.Against(lru, Outcome.ByteHits)
 			s.ObjectsOver, s.BytesOver = &objects, &bytes
 		}
-		all = append(all, s)
+		line, err := json.Marshal(s)
+		if err != nil {
+			return fmt.Errorf("writing the results: %w", err)
+		}
+		before := ",\n"
+		if i == 0 {
+			before = "[\n"
+		}
+		b.WriteString(before)
+		b.Write(line)
 	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", " ")
-	if err := e.Encode(all); err != nil {
-		return fmt.Errorf("writing the results: %w", err)
-	}
-	return nil
+	b.WriteString("\n]\n")
+	return writeTo(w, &b)
 }
