@@ -44,7 +44,7 @@ func (c *Cache) Bundle(ref oci.Reference) (Bundle, error) {
 		}
 		d = t.Target.Digest
 	}
-	b := bundler{c: c, whole: map[oci.Digest]string{}, listed: map[oci.Digest]bool{}, Bundle: Bundle{Image: ref.String(), Pieces: []Carried{}}}
+	b := bundler{c: c, repo: ref.Repository, whole: map[oci.Digest]string{}, listed: map[oci.Digest]bool{}, Bundle: Bundle{Image: ref.String(), Pieces: []Carried{}}}
 	if why := b.manifest(d, 0); why != "" {
 		return Bundle{}, notWhole("%s is not whole here: %s; pull it through this cache again", ref, why)
 	}
@@ -63,6 +63,7 @@ func notWhole(format string, args ...any) error {
 type bundler struct {
 	Bundle
 	c      *Cache
+	repo   oci.Repository
 	whole  map[oci.Digest]string // of the manifests that were looked at: "", or what is missing
 	listed map[oci.Digest]bool
 }
@@ -82,6 +83,9 @@ func (b *bundler) look(d oci.Digest, depth int) (missing string) {
 	if !ok || rec.Class != index.ClassManifest {
 		return b.c.lacks("manifest", d)
 	}
+	if why := b.ours("manifest", rec); why != "" {
+		return why
+	}
 	m, err := parseManifest(data)
 	if err != nil || depth > maxNesting {
 		return "manifest " + d.String() + " is not one"
@@ -92,13 +96,23 @@ func (b *bundler) look(d oci.Digest, depth int) (missing string) {
 		}
 	}
 	content := m.content()
+	if m.unnamed() {
+		return "manifest " + d.String() + " names something without a digest"
+	}
 	for _, l := range content {
-		if _, here := b.c.find(l.Digest); !here {
-			kind := "layer"
-			if m.Config != nil && l.Digest == m.Config.Digest {
-				kind = "config"
-			}
+		kind := "layer"
+		if m.Config != nil && l.Digest == m.Config.Digest {
+			kind = "config"
+		}
+		rec, here := b.c.find(l.Digest)
+		if !here {
 			return b.c.lacks(kind, l.Digest)
+		}
+		if why := b.ours(kind, rec); why != "" {
+			return why
+		}
+		if rec.Size != l.Size {
+			return fmt.Sprintf("%s %s has %d bytes, and its manifest says %d", kind, l.Digest, rec.Size, l.Size)
 		}
 	}
 	if len(b.Pieces)+len(content) > maxCarried {
@@ -113,6 +127,15 @@ func (b *bundler) look(d oci.Digest, depth int) (missing string) {
 	return ""
 }
 
+// ours tells why what is here is not to be carried under the repository's name: nobody has
+// proven that it is there, and whoever gets the archive needs no proof any more (promise 10).
+func (b *bundler) ours(kind string, rec index.Record) (why string) {
+	if rec.Public || b.c.granted(b.repo, rec.Digest) {
+		return ""
+	}
+	return fmt.Sprintf("%s %s is here, and not known to belong to %s", kind, rec.Digest, b.repo)
+}
+
 // maxCarried bounds the parts of a bundle: an index of 8 MiB names many.
 const maxCarried = 1 << 15
 
@@ -122,7 +145,10 @@ func (b *bundler) children(m imageManifest, depth int) (missing string) {
 	absent, whole := "", false
 	for _, child := range m.Manifests {
 		why := b.manifest(child.Digest, depth+1)
-		_, here := b.c.find(child.Digest)
+		rec, here := b.c.find(child.Digest)
+		if why == "" && rec.Size != child.Size {
+			why = fmt.Sprintf("manifest %s has %d bytes, and its index says %d", child.Digest, rec.Size, child.Size)
+		}
 		switch {
 		case why == "":
 			whole = true

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"maps"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -213,6 +214,16 @@ func (l platformLink) platform() string {
 		return "?"
 	}
 	return p
+}
+
+// unnamed tells whether something is named without a digest.
+func (m imageManifest) unnamed() bool {
+	for _, l := range slices.Concat(m.Layers, m.Blobs) {
+		if l.Digest.IsZero() {
+			return true
+		}
+	}
+	return m.Config != nil && m.Config.Digest.IsZero()
 }
 
 func parseManifest(data []byte) (m imageManifest, err error) {

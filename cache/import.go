@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -45,6 +47,9 @@ func (c *Cache) Import(ref oci.Reference, b Bundle) (Imported, error) {
 	i := Imported{Image: ref.String(), Missing: []oci.Digest{}}
 	if err := c.takes(); err != nil {
 		return i, err
+	}
+	if !ref.Digest.IsZero() && ref.Digest != b.Target.Digest {
+		return i, &oci.Error{Code: oci.CodeDigestInvalid, Message: fmt.Sprintf("the archive calls %s what is %s: it is damaged, or made up", ref, b.Target.Digest)}
 	}
 	room := int64(0)
 	for _, p := range b.Pieces {
@@ -152,11 +157,21 @@ func (c *Cache) ImportBlob(ctx context.Context, repo oci.Repository, p Carried, 
 		return errClosed
 	}
 	defer c.work.Done()
+	src := io.Reader(&stoppable{c.ctx, r})
+	if p.Manifest {
+		data, err := io.ReadAll(io.LimitReader(src, p.Size+1))
+		if err != nil {
+			return fmt.Errorf("taking in %s: %w", p.Digest, err)
+		}
+		if err := p.contradicted(data); err != nil {
+			return err
+		}
+		src = bytes.NewReader(data)
+	}
 	if err := c.claimWait(ctx, p.Digest); err != nil {
 		return err
 	}
 	defer c.release(p.Digest)
-	src := &stoppable{c.ctx, r}
 	rec, here := c.findStored(p.Digest)
 	var err error
 	if here {
@@ -190,8 +205,32 @@ func (p Carried) check() error {
 	return nil
 }
 
+// contradicted tells where a manifest is not of the type that the archive gives it: that
+// would stay with it.
+func (p Carried) contradicted(manifest []byte) error {
+	var m struct {
+		MediaType string            `json:"mediaType"`
+		Manifests []json.RawMessage `json:"manifests"`
+	}
+	err := json.Unmarshal(manifest, &m)
+	index := p.MediaType == oci.MediaTypeOCIIndex || p.MediaType == oci.MediaTypeDockerList
+	switch {
+	case err != nil:
+		return &oci.Error{Code: oci.CodeManifestInvalid, Message: fmt.Sprintf("%s is no manifest: the archive is damaged", p.Digest)}
+	case m.MediaType != "" && m.MediaType != p.MediaType, m.MediaType == "" && index != (m.Manifests != nil):
+		return &oci.Error{Code: oci.CodeManifestInvalid, Message: fmt.Sprintf("%s is not of the type %s that the archive says", p.Digest, oci.Quote(p.MediaType))}
+	}
+	return nil
+}
+
+// claimMost is how long an import waits for who writes the same blob.
+const claimMost = time.Minute
+
 // claimWait is claim for who waits for whoever writes that file: a fill from upstream, mostly.
 func (c *Cache) claimWait(ctx context.Context, d oci.Digest) error {
+	busy := &oci.Error{Code: oci.CodeUnavailable, Message: fmt.Sprintf("%s is being fetched from upstream: import again when that has ended", d)}
+	ctx, cancel := context.WithTimeoutCause(ctx, claimMost, busy)
+	defer cancel()
 	for !c.claim(d) {
 		over := (<-chan struct{})(nil)
 		if f, ok := c.flights.Get(d); ok {

@@ -297,3 +297,79 @@ func TestImportBesideFill(t *testing.T) {
 type failing struct{}
 
 func (*failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+// TestBundleUngranted: what is private and not proven to be an image's own is not carried
+// with it, however its manifest names it (promise 10).
+func TestBundleUngranted(t *testing.T) {
+	t.Parallel()
+	c, holder, evil := open(t, Options{}), newOrigin(), newOrigin()
+	holder.private = true
+	d := holder.put(noise(2*mib, 1))
+	c.want(holder.repo("secret"), d, OutcomeMiss)
+	c.idle()
+	evil.tag("v1", fmt.Sprintf(`{"schemaVersion":2,"layers":[{"digest":%q,"size":%d}]}`, d, 2*mib))
+	ref := oci.Reference{Repository: evil.repo("evil").Repository, Tag: "v1"}
+	if _, err := c.Manifest(t.Context(), evil.repo("evil"), ref); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Bundle(ref); !errors.Is(err, &oci.Error{Code: oci.CodeManifestUnknown}) || !strings.Contains(err.Error(), "not known to belong to") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestBundleLies: an image whose manifest says other sizes than its blobs have, or names
+// something without a digest, is not whole: no archive of it would be.
+func TestBundleLies(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	d := s.o.put(noise(mib, 7))
+	for tag, text := range map[string]string{
+		"size": fmt.Sprintf(`{"schemaVersion":2,"layers":[{"digest":%q,"size":%d}]}`, d, mib+1),
+		"none": fmt.Sprintf(`{"schemaVersion":2,"layers":[{"digest":%q,"size":%d},{"size":1}]}`, d, mib),
+	} {
+		s.o.tag(tag, text)
+		s.pull(tag, []oci.Digest{d})
+		if b, err := s.Bundle(s.ref(tag)); !errors.Is(err, &oci.Error{Code: oci.CodeManifestUnknown}) {
+			t.Errorf("%s: %+v, %v", tag, b.Pieces, err)
+		}
+	}
+}
+
+// TestImportMediaType: an archive gives a manifest no type that it is not of, and upstream's
+// word corrects one that was wrong.
+func TestImportMediaType(t *testing.T) {
+	t.Parallel()
+	c, o := open(t, Options{}), newOrigin()
+	for _, text := range []string{`{"schemaVersion":2,"mediaType":"` + oci.MediaTypeOCIManifest + `","layers":[]}`, `{"schemaVersion":2,"layers":[]}`, `{"layers":[]`} {
+		d := o.tag("v1", text)
+		p := Carried{Digest: d, Size: int64(len(text)), Manifest: true, MediaType: oci.MediaTypeOCIIndex}
+		if err := c.ImportBlob(t.Context(), o.repo("a").Repository, p, strings.NewReader(text)); !errors.Is(err, &oci.Error{Code: oci.CodeManifestInvalid}) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	text := `{"schemaVersion":2,"layers":[]}`
+	d := o.tag("v1", text)
+	p := Carried{Digest: d, Size: int64(len(text)), Manifest: true, MediaType: oci.MediaTypeDockerManifest}
+	if err := c.ImportBlob(t.Context(), o.repo("a").Repository, p, strings.NewReader(text)); err != nil {
+		t.Fatal(err)
+	}
+	c.keepManifest(o.repo("a"), o.named["v1"])
+	if rec, ok := c.findStored(d); !ok || rec.MediaType != oci.MediaTypeOCIManifest {
+		t.Errorf("%+v", rec)
+	}
+}
+
+// TestImportOtherDigest: what an archive calls by a digest is that.
+func TestImportOtherDigest(t *testing.T) {
+	t.Parallel()
+	s, there := newShelf(t), open(t, Options{})
+	s.image("v1", 1)
+	b, err := s.Bundle(s.ref("v1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	carry(t, s.rig, there, s.ref("v1").Repository, b)
+	if i, err := there.Import(oci.Reference{Repository: s.ref("v1").Repository, Digest: oci.FromBytes([]byte("other"))}, b); err == nil {
+		t.Errorf("%+v", i)
+	}
+}

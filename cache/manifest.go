@@ -112,7 +112,7 @@ func (c *Cache) keepManifest(repo *Repository, m *Manifest) {
 	}
 	rec, here := c.findStored(m.Digest)
 	switch {
-	case here && rec.Class == index.ClassManifest && (rec.Public || m.Private):
+	case here && rec.Class == index.ClassManifest && rec.MediaType == m.MediaType && (rec.Public || m.Private):
 		return
 	case here: // fetched as a blob, taken up when the index was lost, or private so far
 		c.relabel(rec, m)

@@ -129,7 +129,6 @@ func (h *Handler) importBlob(w http.ResponseWriter, r *http.Request) {
 
 func (h *Handler) refuseImport(w http.ResponseWriter, r *http.Request, image string, err error) {
 	h.log.Warn("admin import failed", zap.String("image", cut(image)), zap.String("client", r.RemoteAddr), zap.Error(err))
-	w.Header().Set("Connection", "close") // the rest of the body is not waited for
 	fail(w, r, statusOf(err), err.Error())
 }
 
@@ -149,7 +148,7 @@ func (s *steady) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := s.ReadCloser.Read(p)
-	if err != nil { // at its end: what the connection is used for next has deadlines of its own
+	if err == io.EOF { // the deadline must not end a long answer
 		_ = s.at.SetReadDeadline(time.Time{})
 	}
 	return n, err

@@ -36,14 +36,22 @@ func withoutBody(h http.Handler, patience time.Duration) http.Handler {
 	})
 }
 
-// exceptUploads lets h have PUT requests as they come, and bare all others.
-func exceptUploads(h, bare http.Handler) http.Handler {
+// exceptUploads lets h have PUT requests with their bodies, and bare all others. Whoever
+// reads such a body gives itself more time than patience, and what it leaves is not waited
+// for: the connection is not used again.
+func exceptUploads(h, bare http.Handler, patience time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPut {
-			h.ServeHTTP(w, r)
+		if r.Method != http.MethodPut {
+			bare.ServeHTTP(w, r)
 			return
 		}
-		bare.ServeHTTP(w, r)
+		rc := http.NewResponseController(w)
+		if rc.SetReadDeadline(time.Now().Add(patience)) != nil {
+			panic(http.ErrAbortHandler) // the connection is gone
+		}
+		defer func() { _ = rc.SetReadDeadline(time.Now()) }()
+		w.Header().Set("Connection", "close")
+		h.ServeHTTP(w, r)
 	})
 }
 

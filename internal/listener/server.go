@@ -44,6 +44,7 @@ type Listener struct {
 	uploads  bool
 	tls      *tls.Config
 	http     *http.Server
+	end      context.CancelFunc // of the context of all requests
 	handlers handlers
 }
 
@@ -80,6 +81,9 @@ func Listen(o Options) (*Listener, error) {
 	}
 	l.table = newTable(ln, limit)
 	l.http = newServer(l.table, log)
+	var all context.Context
+	all, l.end = context.WithCancel(context.Background())
+	l.http.BaseContext = func(net.Listener) context.Context { return all }
 	return l, nil
 }
 
@@ -106,7 +110,7 @@ func (l *Listener) Addr() net.Addr { return l.table.Addr() }
 func (l *Listener) Serve(h http.Handler) error {
 	bare := withoutBody(h, bodyTimeout)
 	if l.uploads {
-		bare = exceptUploads(h, bare)
+		bare = exceptUploads(h, bare, bodyTimeout)
 	}
 	l.http.Handler = l.handlers.counted(bare)
 	var ln net.Listener = l.table
@@ -132,9 +136,11 @@ func (l *Listener) Shutdown(ctx context.Context) (cut bool) {
 	return true
 }
 
-// Close cuts everything, and waits for the handlers to notice. It is needed
+// Close cuts everything, ends the contexts of all requests (net/http watches no connection
+// whose request has a body that is not read), and waits for the handlers to notice. It is needed
 // after a Listen that no Serve followed, and does no harm after Shutdown.
 func (l *Listener) Close() {
+	l.end()
 	_ = l.http.Close()
 	_ = l.table.Close() // http.Server knows only listeners that it served
 	l.handlers.wait()

@@ -3,10 +3,12 @@ package listener
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -185,5 +187,40 @@ func TestUploads(t *testing.T) {
 				t.Errorf("uploads %v, %s: %q", uploads, method, body)
 			}
 		}
+	}
+}
+
+// TestUploadThatNobodyTakes: what is left of an upload when its answer is ready is not
+// waited for.
+func TestUploadThatNobodyTakes(t *testing.T) {
+	t.Parallel()
+	l := start(t, Options{Uploads: true}, answer("no"))
+	c := dial(t, l)
+	send(t, c, "PUT / HTTP/1.1\nHost: x\nContent-Length: 1000\n\nx")
+	if _, body := response(t, c); body != "no" {
+		t.Errorf("%q", body)
+	}
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the connection stays: %v", err)
+	}
+}
+
+// TestCloseEndsRequests: also those of which a body is not read yet, where net/http does not
+// look whether the client is there.
+func TestCloseEndsRequests(t *testing.T) {
+	t.Parallel()
+	entered := make(chan struct{})
+	l := start(t, Options{Uploads: true}, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(entered)
+		<-r.Context().Done()
+	}))
+	send(t, dial(t, l), "PUT / HTTP/1.1\nHost: x\nContent-Length: 1000\n\nx")
+	<-entered
+	closed := make(chan struct{})
+	go func() { l.Close(); close(closed) }()
+	select {
+	case <-closed:
+	case <-time.After(patience):
+		t.Fatal("it waits for the handler")
 	}
 }
