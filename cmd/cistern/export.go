@@ -63,6 +63,7 @@ the medium, before you take it away.
 		}
 		ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 		defer cancel()
+		gentle()
 		return x.run(ctx, names, *since)
 	})
 	return cmd
