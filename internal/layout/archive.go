@@ -22,6 +22,8 @@ type Archive struct {
 type source interface {
 	open(name string) (body io.ReadCloser, size int64, err error)
 	size(name string) (int64, error)
+	// is tells whether a file is one that it is read from.
+	is(fi fs.FileInfo) bool
 	Close() error
 }
 
@@ -70,6 +72,12 @@ func (a *Archive) read(name string, most int64) ([]byte, error) {
 
 // Name is the path that it was opened by.
 func (a *Archive) Name() string { return a.name }
+
+// LiesAt tells whether what is at a path, by whatever name, is the archive or a part of it.
+func (a *Archive) LiesAt(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && a.from.is(fi)
+}
 
 // Index is what it says of itself.
 func (a *Archive) Index() Index { return a.index }
@@ -154,6 +162,11 @@ func (f folder) size(name string) (int64, error) {
 		return 0, fmt.Errorf("%s is no plain file", name)
 	}
 	return fi.Size(), nil
+}
+
+func (f folder) is(fi fs.FileInfo) bool {
+	own, err := f.root.Stat(".")
+	return err == nil && os.SameFile(own, fi)
 }
 
 func (f folder) Close() error { return f.root.Close() }

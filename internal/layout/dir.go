@@ -13,7 +13,8 @@ import (
 type dir struct {
 	root *os.Root
 	path string
-	made bool // the directory itself
+	mode os.FileMode // of its files
+	made bool        // the directory itself
 	done bool
 }
 
@@ -23,9 +24,9 @@ func isDir(path string) bool {
 }
 
 // createDir begins a layout in a directory, which may hold other things.
-func createDir(path string) (*dir, error) {
-	d := &dir{path: path}
-	switch err := os.Mkdir(path, 0o777); {
+func createDir(path string, mode os.FileMode) (*dir, error) {
+	d := &dir{path: path, mode: mode}
+	switch err := os.Mkdir(path, d.folderMode()); {
 	case err == nil:
 		d.made = true
 	case !errors.Is(err, fs.ErrExist):
@@ -41,21 +42,27 @@ func createDir(path string) (*dir, error) {
 		return nil, err
 	}
 	d.root = root
-	if err := root.MkdirAll("blobs/sha256", 0o777); err != nil {
+	if err := root.Mkdir("blobs", d.folderMode()); err != nil { // by another export, since we looked: it is not ours to remove
+		return nil, errors.Join(fmt.Errorf("%s: another export writes there: %w", path, err), root.Close())
+	}
+	if err := root.Mkdir("blobs/sha256", d.folderMode()); err != nil {
 		return nil, errors.Join(err, d.abort())
 	}
 	return d, nil
 }
+
+// folderMode is that of its folders: who may read the files may list them.
+func (d *dir) folderMode() os.FileMode { return d.mode | d.mode&0o444>>2 }
 
 func (d *dir) put(name string, _ int64, fill func(io.Writer) error) error {
 	at := name
 	if name == indexName {
 		at += ".part"
 	}
-	f, err := d.root.OpenFile(at, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	f, err := d.root.OpenFile(at, os.O_WRONLY|os.O_CREATE|os.O_EXCL, d.mode)
 	if errors.Is(err, fs.ErrNotExist) { // a digest of another algorithm
-		if err = d.root.MkdirAll(filepath.Dir(at), 0o777); err == nil {
-			f, err = d.root.OpenFile(at, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+		if err = d.root.MkdirAll(filepath.Dir(at), d.folderMode()); err == nil {
+			f, err = d.root.OpenFile(at, os.O_WRONLY|os.O_CREATE|os.O_EXCL, d.mode)
 		}
 	}
 	if err != nil {

@@ -115,6 +115,13 @@ func (c *contents) size(name string) (int64, error) {
 	return at.size, nil
 }
 
+func (c *contents) is(fi fs.FileInfo) bool {
+	return slices.ContainsFunc(c.bytes.files, func(f *os.File) bool {
+		own, err := f.Stat()
+		return err == nil && os.SameFile(own, fi)
+	})
+}
+
 func (c *contents) Close() error { return c.bytes.Close() }
 
 // joined reads files as if they were one.

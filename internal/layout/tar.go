@@ -7,6 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 )
@@ -14,8 +16,9 @@ import (
 // target is where a tar goes: a file, its parts, or whatever takes bytes.
 type target interface {
 	io.Writer
-	// finish gives it its name; abort removes it.
+	// finish gives it its name.
 	finish() error
+	// abort removes it, whatever finish has come to before it failed.
 	abort() error
 }
 
@@ -59,8 +62,11 @@ func (t *tarball) finish() error {
 	if err := t.tar.Close(); err != nil {
 		return err
 	}
+	if err := t.to.finish(); err != nil {
+		return err
+	}
 	t.done = true
-	return t.to.finish()
+	return nil
 }
 
 func (t *tarball) abort() error {
@@ -72,7 +78,27 @@ func (t *tarball) abort() error {
 }
 
 // partial is the name of a file that is not finished.
-func partial(path string) string { return path + ".partial" }
+func partial(path string) string { return path + partialSuffix }
+
+const partialSuffix = ".partial"
+
+// createPartial makes a file that is not finished. What has that name already is somebody else's,
+// a link to anything included.
+func createPartial(path string, mode os.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(partial(path), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("%s is there already: another export writes it, or one was killed; if none runs, remove it", partial(path))
+	}
+	return f, err
+}
+
+// removeFile removes a file, if it is there.
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
 
 // file is a tar in one file.
 type file struct {
@@ -80,8 +106,8 @@ type file struct {
 	path string
 }
 
-func createFile(path string) (*tarball, error) {
-	f, err := os.Create(partial(path))
+func createFile(path string, mode os.FileMode) (*tarball, error) {
+	f, err := createPartial(path, mode)
 	if err != nil {
 		return nil, err
 	}
@@ -90,12 +116,15 @@ func createFile(path string) (*tarball, error) {
 
 func (f *file) finish() error {
 	if err := f.Close(); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+		return err
 	}
 	return os.Rename(f.Name(), f.path)
 }
 
-func (f *file) abort() error { return errors.Join(f.Close(), os.Remove(f.Name())) }
+func (f *file) abort() error {
+	_ = f.Close() // finish may have closed it, and what is removed need not be whole
+	return removeFile(f.Name())
+}
 
 // maxParts is how many parts a tar is split into: their names have three digits, so that
 // they stand in order.
@@ -103,20 +132,31 @@ const maxParts = 1000
 
 // parts is a tar in several files of the same size, but for the last.
 type parts struct {
-	path string
-	size int64
-	f    *os.File
-	room int64 // in f
-	n    int   // parts so far
+	path  string
+	size  int64
+	mode  os.FileMode
+	f     *os.File
+	room  int64 // in f
+	n     int   // parts so far
+	named int   // those that have their names, the last ones
 }
 
 func partName(path string, n int) string { return fmt.Sprintf("%s.%03d", path, n) }
 
-func createParts(path string, size int64) (*tarball, error) {
-	if _, err := os.Lstat(partName(path, 0)); err == nil {
-		return nil, fmt.Errorf("%s is there already: name another archive, or remove its parts", partName(path, 0))
+// createParts begins a tar in parts, where none of any archive of that name lies: the first ones of
+// another may be on another medium.
+func createParts(path string, size int64, mode os.FileMode) (*tarball, error) {
+	beside, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return nil, err
 	}
-	return newTar(&parts{path: path, size: size}), nil
+	for _, e := range beside {
+		whole, _, isPart := part(strings.TrimSuffix(e.Name(), partialSuffix))
+		if isPart && whole == filepath.Base(path) {
+			return nil, fmt.Errorf("%s is there already: name another archive, or remove its parts", filepath.Join(filepath.Dir(path), e.Name()))
+		}
+	}
+	return newTar(&parts{path: path, size: size, mode: mode}), nil
 }
 
 // Write implements io.Writer.
@@ -143,7 +183,7 @@ func (p *parts) next() error {
 	if p.n == maxParts {
 		return fmt.Errorf("it does not fit into %d parts: make them larger", maxParts)
 	}
-	f, err := os.Create(partial(partName(p.path, p.n)))
+	f, err := createPartial(partName(p.path, p.n), p.mode)
 	if err != nil {
 		return err
 	}
@@ -162,19 +202,30 @@ func (p *parts) close() error {
 
 // finish names the first part last: without it there is no archive.
 func (p *parts) finish() error {
-	err := p.close()
-	for n := p.n - 1; n >= 0 && err == nil; n-- {
-		err = os.Rename(partial(partName(p.path, n)), partName(p.path, n))
+	if err := p.close(); err != nil {
+		return err
 	}
-	return err
+	for n := p.n - 1; n >= 0; n-- {
+		name := partName(p.path, n)
+		if exists(name) {
+			return fmt.Errorf("%s is there by now, of something else", name)
+		}
+		if err := os.Rename(partial(name), name); err != nil {
+			return err
+		}
+		p.named++
+	}
+	return nil
 }
 
 func (p *parts) abort() error {
 	err := p.close()
 	for n := range p.n {
-		if rerr := os.Remove(partial(partName(p.path, n))); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
-			err = errors.Join(err, rerr)
+		name := partName(p.path, n)
+		if n < p.n-p.named {
+			name = partial(name)
 		}
+		err = errors.Join(err, removeFile(name))
 	}
 	return err
 }

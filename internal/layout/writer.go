@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 
@@ -13,9 +14,10 @@ import (
 
 // Options say where an archive is written.
 type Options struct {
-	Path  string    // a directory if it ends in a slash or is one, else a tar
-	Split int64     // bytes of a part of the tar, .000 and so on behind Path; 0: it is in one piece
-	Out   io.Writer // the tar goes here, and Path is not used; nil: a file
+	Path    string    // a directory if it ends in a slash or is one, else a tar
+	Split   int64     // bytes of a part of the tar, .000 and so on behind Path; 0: it is in one piece
+	Out     io.Writer // the tar goes here, and Path is not used; nil: a file
+	Private bool      // nobody but the user may read its files
 }
 
 // Writer writes an archive. Nothing looks like one before Finish has found that it is
@@ -41,21 +43,26 @@ type sink interface {
 }
 
 // Create begins an archive. What lies there already is not touched, but for a tar of
-// that name, which Finish replaces.
+// that name, which Finish replaces; of two that write to one path at the same time the
+// second is refused.
 func Create(o Options) (*Writer, error) {
 	w := &Writer{sizes: map[oci.Digest]int64{}, manifests: map[oci.Digest][]byte{}, elsewhere: map[oci.Digest]bool{}}
 	var err error
+	mode := os.FileMode(0o666)
+	if o.Private {
+		mode = 0o600
+	}
 	switch {
 	case o.Out != nil:
 		w.out = newTar(unnamed{o.Out})
 	case IsDir(o.Path) && o.Split > 0:
 		return nil, fmt.Errorf("%s is a directory: only a tar is split", o.Path)
 	case IsDir(o.Path):
-		w.out, err = createDir(o.Path)
+		w.out, err = createDir(o.Path, mode)
 	case o.Split > 0:
-		w.out, err = createParts(o.Path, o.Split)
+		w.out, err = createParts(o.Path, o.Split, mode)
 	default:
-		w.out, err = createFile(o.Path)
+		w.out, err = createFile(o.Path, mode)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("create archive: %w", err)
