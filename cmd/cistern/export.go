@@ -4,15 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os/signal"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"cistern/cache"
 	"cistern/internal/admin"
@@ -28,7 +27,8 @@ func (a *app) exportCommand() *cobra.Command {
 		Long: `Write cached images to an archive: an OCI image layout, which cistern import, skopeo and crane read.
 
 It holds all platforms of an image that are whole in the cache, and is done only when every byte
-has matched its digest and nothing is missing that a manifest names. Nothing is fetched: what is not
+has matched its digest and nothing is missing that a manifest names. With --from access an image that
+cannot be carried is named on standard error, and left out. Nothing is fetched: what is not
 cached is pulled through the cache first. Like cp, it does not wait for the disk: run sync, or unmount
 the medium, before you take it away.
 
@@ -64,7 +64,7 @@ the medium, before you take it away.
 		ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 		defer cancel()
 		gentle()
-		return x.run(ctx, names, *since)
+		return plainly(x.run(ctx, names, *since))
 	})
 	return cmd
 }
@@ -89,15 +89,48 @@ type export struct {
 	c  *admin.Client
 	to layout.Options
 
-	bundles []cache.Bundle
-	known   map[oci.Digest][]string // what earlier archives have, and of which repositories
-	since   []oci.Digest
-	blobs   []cache.Carried // to be copied, each once
-	left    []cache.Carried // because earlier archives have them
-	docs    map[oci.Digest][]byte
+	all    bool // that can be carried: what cannot is left out
+	images []*carry
+	parts  []*part // to be copied, each once
+
+	known  map[held]bool // what earlier archives have
+	since  []oci.Digest  // these archives
+	unseen []oci.Digest  // those that they build on, which nobody has looked at
+	left   []oci.Digest  // the blobs that are not copied because of them
+
+	mu      sync.Mutex // guards out of images, and below
+	out     []error    // why images are left out, as far as it is not said yet
+	leftOut int        // how many
+}
+
+// held is a blob as an archive has it. What is there for another repository counts for nothing:
+// where it is imported it may be private, and then it is granted to that repository alone.
+type held struct {
+	digest     oci.Digest
+	size       int64
+	repository string
+}
+
+// carry is an image that is exported.
+type carry struct {
+	cache.Bundle
+	docs     map[oci.Digest][]byte // its manifests
+	portable []layout.Document     // and what stands for them where other tools read
+	out      bool                  // it is left out after all
+}
+
+// part is a blob that is copied, of all these images.
+type part struct {
+	cache.Carried
+	of []*carry
 }
 
 func (x *export) run(ctx context.Context, names, since []string) (err error) {
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			err = errors.New("interrupted: nothing is exported")
+		}
+	}()
 	if x.to.Path == "-" {
 		x.to.Out = x.a.stdout
 	}
@@ -112,43 +145,59 @@ func (x *export) run(ctx context.Context, names, since []string) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, p := range x.left {
-		w.Elsewhere(p.Digest)
+	for _, d := range x.left {
+		w.Elsewhere(d)
 	}
 	index, err := x.write(ctx, w)
 	if err == nil {
 		_, err = w.Finish(index)
 	}
 	if err != nil {
-		if ctx.Err() != nil {
-			err = errors.New("interrupted: nothing is exported")
-		}
 		return errors.Join(err, w.Abort())
 	}
 	x.summary(w)
 	return nil
 }
 
-// knowSince learns what earlier archives have.
-func (x *export) knowSince(archives []string) error {
-	x.known = map[oci.Digest][]string{}
+// knowSince learns what earlier archives have: what they hold, not what they say. Only what they have
+// left out themselves, for an archive that is not among them, is believed.
+func (x *export) knowSince(archives []string) (err error) {
+	var bases []*layout.Archive
+	defer func() {
+		for _, a := range bases {
+			err = errors.Join(err, a.Close())
+		}
+	}()
 	for _, paths := range layout.Sets(archives) {
 		a, err := layout.Open(paths...)
 		if err != nil {
 			return err
 		}
+		bases = append(bases, a)
 		x.since = append(x.since, a.Digest())
-		for _, i := range a.Index().Images {
-			var pieces []layout.Piece
-			if pieces, err = a.Pieces(i); err != nil {
-				break
-			}
-			for _, p := range pieces {
-				x.known[p.Digest] = append(x.known[p.Digest], repositoryOf(i.Name))
+		if x.to.Out == nil && a.LiesAt(x.to.Path) {
+			return fmt.Errorf("-o %s is what --since %s names: without that, the new archive is worth nothing; name another file", x.to.Path, a.Name())
+		}
+	}
+	x.known = map[held]bool{}
+	for _, a := range bases {
+		chained := false
+		for _, d := range a.Index().Since {
+			if !slices.Contains(x.since, d) {
+				chained = true
+				x.unseen = append(x.unseen, d)
 			}
 		}
-		if err := errors.Join(err, a.Close()); err != nil {
-			return err
+		for _, i := range a.Index().Images {
+			pieces, err := a.Pieces(i)
+			if err != nil {
+				return err
+			}
+			for _, p := range pieces {
+				if n, here := a.Size(p.Digest); here && n == p.Size || !here && chained {
+					x.known[held{p.Digest, p.Size, repositoryOf(i.Name)}] = true
+				}
+			}
 		}
 	}
 	return nil
@@ -165,8 +214,8 @@ func repositoryOf(name string) string {
 
 // list asks what is to be carried of the images; without names, of all that are whole.
 func (x *export) list(ctx context.Context, names []string) error {
-	all := len(names) == 0
-	if all {
+	x.all = len(names) == 0
+	if x.all {
 		err := x.c.Images(ctx, func(i cache.ImageInfo) error {
 			names = append(names, i.Image)
 			return nil
@@ -175,130 +224,56 @@ func (x *export) list(ctx context.Context, names []string) error {
 			return err
 		}
 	}
-	seen := map[string]bool{}
+	seen, docs := map[string]bool{}, map[oci.Digest][]byte{}
 	for _, name := range names {
-		b, err := x.c.Bundle(ctx, name)
+		c, err := x.take(ctx, name, docs)
+		var why *unfit
 		switch {
-		case err != nil && all && ctx.Err() == nil:
-			fmt.Fprintf(x.a.stderr, "left out: %v\n", err)
+		case x.all && errors.As(err, &why):
+			x.leaveOut(why)
 			continue
 		case err != nil:
 			return err
 		}
-		for _, p := range b.Partial {
-			fmt.Fprintf(x.a.stderr, "left out of %s: %s\n", b.Image, p)
+		for _, p := range c.Partial {
+			fmt.Fprintf(x.a.stderr, "left out of %s: %s\n", printable(c.Image), printable(p))
 		}
-		if !seen[b.Image] {
-			seen[b.Image] = true
-			x.bundles = append(x.bundles, b)
+		if !seen[c.Image] {
+			seen[c.Image] = true
+			x.images = append(x.images, c)
+			x.to.Private = x.to.Private || c.Private
 		}
 	}
-	if len(x.bundles) == 0 {
+	x.sayOut()
+	if len(x.images) == 0 {
 		return errors.New("no image is whole in the cache")
 	}
 	return nil
 }
 
-// choose decides what is copied. A private blob is left out only where an earlier archive
-// has it for the same repository: who imports wants to see it, before another one may have it.
+// choose decides what is copied: what no earlier archive has for the same repository.
 func (x *export) choose() {
-	seen, left := map[oci.Digest]bool{}, map[oci.Digest]bool{}
-	for _, b := range x.bundles {
-		for _, p := range b.Pieces {
-			in, known := x.known[p.Digest]
-			known = known && (!p.Private || slices.Contains(in, repositoryOf(b.Image)))
-			switch {
-			case p.Manifest || seen[p.Digest] || known && left[p.Digest]:
-			case known:
+	copied, left := map[oci.Digest]*part{}, map[oci.Digest]bool{}
+	for _, c := range x.images {
+		for _, p := range c.Pieces {
+			switch at := copied[p.Digest]; {
+			case p.Manifest:
+			case at != nil:
+				at.of = append(at.of, c)
+			case x.known[held{p.Digest, p.Size, repositoryOf(c.Image)}]:
 				left[p.Digest] = true
-				x.left = append(x.left, p)
 			default:
-				seen[p.Digest] = true
-				x.blobs = append(x.blobs, p)
+				at = &part{p, []*carry{c}}
+				copied[p.Digest] = at
+				x.parts = append(x.parts, at)
 			}
 		}
 	}
-	x.left = slices.DeleteFunc(x.left, func(p cache.Carried) bool { return seen[p.Digest] })
-}
-
-// atOnce is how many blobs are copied at a time: the daemon's processor sends one while
-// ours hashes the other.
-const atOnce = 2
-
-// write copies blobs and manifests, and gives what index.json is to say.
-func (x *export) write(ctx context.Context, w *layout.Writer) (layout.Index, error) {
-	total := int64(0)
-	for _, p := range x.blobs {
-		total += p.Size
-	}
-	bar := x.a.progress("export", total)
-	defer bar.end()
-	g, gctx := errgroup.WithContext(ctx)
-	if g.SetLimit(atOnce); !layout.IsDir(x.to.Path) || x.to.Out != nil {
-		g.SetLimit(1)
-	}
-	for _, p := range x.blobs {
-		g.Go(func() error {
-			body, err := x.c.OpenBlob(gctx, p.Digest)
-			if err != nil {
-				return err
-			}
-			defer body.Close()
-			err = w.Blob(oci.Descriptor{Digest: p.Digest, Size: p.Size}, bar.of(body))
-			if errors.Is(err, layout.ErrMismatch) {
-				err = fmt.Errorf("%w: its file in the cache is damaged; drop it by cistern rm %s, and pull the image again", err, p.Digest)
-			}
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return layout.Index{}, err
-	}
-	x.docs = map[oci.Digest][]byte{}
-	index := layout.Index{Since: x.since}
-	for _, b := range x.bundles {
-		i, err := x.manifests(ctx, w, b)
-		if err != nil {
-			return index, err
+	for d := range left {
+		if copied[d] == nil {
+			x.left = append(x.left, d)
 		}
-		index.Images = append(index.Images, i)
 	}
-	return index, nil
-}
-
-// manifests writes those of an image, and those that stand for them where other tools read.
-func (x *export) manifests(ctx context.Context, w *layout.Writer, b cache.Bundle) (layout.Image, error) {
-	for _, p := range b.Pieces {
-		if !p.Manifest || x.docs[p.Digest] != nil {
-			continue
-		}
-		body, err := x.c.OpenBlob(ctx, p.Digest)
-		if err != nil {
-			return layout.Image{}, err
-		}
-		doc, err := io.ReadAll(io.LimitReader(body, layout.MaxManifest+1))
-		body.Close()
-		if err == nil {
-			err = w.Manifest(p.Digest, doc)
-		}
-		if err != nil {
-			return layout.Image{}, err
-		}
-		x.docs[p.Digest] = doc
-	}
-	root := oci.Descriptor{MediaType: b.Target.MediaType, Digest: b.Target.Digest, Size: b.Target.Size}
-	docs, err := layout.Portable(root, func(d oci.Digest) ([]byte, error) { return x.docs[d], nil })
-	if err != nil {
-		return layout.Image{}, err
-	}
-	i := layout.Image{Name: b.Image, Original: root, Target: root, Private: b.Private}
-	for _, doc := range docs {
-		if err := w.Manifest(doc.Digest, doc.Bytes); err != nil {
-			return i, err
-		}
-		i.Target = doc.Descriptor
-	}
-	return i, nil
 }
 
 // summary says what was exported: beside the archive, if that is on standard output.
@@ -308,21 +283,30 @@ func (x *export) summary(w *layout.Writer) {
 		to, name = x.a.stderr, "standard output"
 	}
 	var rows [][]string
-	for _, b := range x.bundles {
+	for _, c := range x.images {
+		if c.out {
+			continue
+		}
 		bytes := int64(0)
-		for _, p := range b.Pieces {
+		for _, p := range c.Pieces {
 			bytes += p.Size
 		}
-		platforms := strings.Join(b.Platforms, ",")
-		if rest := b.Absent + len(b.Partial); rest > 0 {
+		platforms := strings.Join(c.Platforms, ",")
+		if rest := c.Absent + len(c.Partial); rest > 0 {
 			platforms += fmt.Sprintf(" (%d more are not here)", rest)
 		}
-		rows = append(rows, []string{size(uint64(bytes)), cutDigest(b.Target.Digest.String()), b.Image, platforms})
+		rows = append(rows, []string{size(uint64(bytes)), cutDigest(c.Target.Digest.String()), c.Image, platforms})
 	}
 	table(to, []string{"SIZE", "DIGEST", "IMAGE", "PLATFORMS"}, rows)
 	n, bytes := w.Written()
 	fmt.Fprintf(to, "%s: %d images, %s blobs and manifests, %s: all verified, and nothing is missing\n", name, len(rows), count(uint64(n)), size(uint64(bytes)))
 	if len(x.left) > 0 {
 		fmt.Fprintf(to, "%s blobs are in what it builds on: import that first\n", count(uint64(len(x.left))))
+	}
+	for _, d := range x.unseen {
+		fmt.Fprintf(to, "what it builds on builds itself on another archive, which was not looked at (index.json %s): import that before\n", d)
+	}
+	if x.leftOut > 0 {
+		fmt.Fprintf(to, "%d images were left out, as said on standard error\n", x.leftOut)
 	}
 }

@@ -268,7 +268,7 @@ func (c *Client) unreachable(err error) error {
 func (c *Client) refused(resp *http.Response, body []byte) error {
 	var f failure
 	if json.Unmarshal(body, &f) == nil && f.Error != "" {
-		return errors.New(f.Error)
+		return said(resp.StatusCode, f.Error)
 	}
 	what, _, _ := bytes.Cut(bytes.TrimSpace(body), []byte("\n"))
 	return fmt.Errorf("%s answered %s to %s: %s", c.address, resp.Status, resp.Request.URL.Path, cut(string(what)))
