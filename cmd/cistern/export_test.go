@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 
@@ -221,5 +222,18 @@ func TestNothingLeft(t *testing.T) {
 	}
 	if _, err := layout.Open(dir + "/x.tar"); err == nil {
 		t.Error("there is an archive")
+	}
+}
+
+// TestPrivateArchive: an archive with what was obtained with credentials is for its user's eyes.
+func TestPrivateArchive(t *testing.T) {
+	t.Parallel()
+	o, dir := newOdd("one:1", "two:1"), t.TempDir()
+	o.bundles[1].Private = true
+	if code, _, errs := o.export(t, "-o", dir+"/x.tar", "--from", "access"); code != 0 {
+		t.Fatal(errs)
+	}
+	if fi, err := os.Stat(dir + "/x.tar"); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", fi.Mode(), err)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
-	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -27,10 +27,12 @@ func (a *app) importCommand() *cobra.Command {
 layouts by others that name their images in full. An archive is a directory, a tar, or the first or all
 of the parts of one.
 
-Every byte is checked against its digest. A tag of which upstream has said something stays as it is; one that
-was imported is served for as long as upstream says nothing, where it cannot be reached for ever.`,
+Every byte is checked against its digest, before it is sent and when it is kept. An image that cannot be
+imported is named at the end, and keeps no others from it. A tag of which upstream has said something
+stays as it is; one that was imported is served for as long as upstream says nothing, where it cannot be
+reached for ever.`,
 	}
-	m := importing{a: a}
+	m := importing{a: a, done: []cache.Imported{}}
 	output, connect := outputFlag(cmd), a.adminFlags(cmd)
 	cmd.RunE = failing(func(_ *cobra.Command, paths []string) (err error) {
 		if *output != "" && *output != "json" {
@@ -43,19 +45,51 @@ was imported is served for as long as upstream says nothing, where it cannot be 
 		defer cancel()
 		for _, set := range layout.Sets(paths) {
 			if err := m.archive(ctx, set); err != nil {
-				return err
+				m.failed = append(m.failed, err)
+			}
+			if ctx.Err() != nil {
+				return errors.New("interrupted: what was imported stays, and the rest can be imported later")
+			}
+			if m.lost {
+				break
 			}
 		}
-		return a.print(*output, m.done, m.summary)
+		return errors.Join(a.print(*output, m.done, m.summary), m.failure())
 	})
 	return cmd
 }
 
-// importing is one run of the verb.
+// importing is one run of the verb. An image that cannot be imported does not keep others from it.
 type importing struct {
-	a    *app
-	c    *admin.Client
-	done []cache.Imported
+	a      *app
+	c      *admin.Client
+	done   []cache.Imported
+	failed []error // each of an image, or of an archive that cannot be read
+	lost   bool    // the daemon answers no more
+}
+
+// failure names all that was not imported; nil: nothing.
+func (m *importing) failure() error {
+	if n := len(m.failed); n > 1 {
+		m.failed = append(m.failed, fmt.Errorf("%d failures: what was imported stays, and the rest can be imported later", n))
+	}
+	return plainly(errors.Join(m.failed...))
+}
+
+// each does something with each bundle, and gives those with which it went well.
+func (m *importing) each(ctx context.Context, bundles []cache.Bundle, do func(b cache.Bundle) error) (well []cache.Bundle) {
+	for _, b := range bundles {
+		if ctx.Err() != nil || m.lost {
+			return nil
+		}
+		if err := do(b); err != nil {
+			m.failed = append(m.failed, fmt.Errorf("%s: %w", b.Image, err))
+			m.lost = m.c.Healthy(ctx) != nil
+			continue
+		}
+		well = append(well, b)
+	}
+	return well
 }
 
 // archive imports all images of one archive.
@@ -65,51 +99,79 @@ func (m *importing) archive(ctx context.Context, paths []string) error {
 		return err
 	}
 	defer from.Close()
-	var bundles []cache.Bundle
+	bundles := m.bundles(ctx, from)
 	total, counted := int64(0), map[oci.Digest]bool{}
-	for _, i := range from.Index().Images {
-		b, err := bundleOf(from, i)
-		if err != nil {
-			return err
-		}
+	bundles = m.each(ctx, bundles, func(b cache.Bundle) error {
 		missing, err := m.missing(ctx, from, b)
-		if err != nil {
-			return err
-		}
 		for _, p := range missing {
 			if !counted[p.Digest] {
 				total += p.Size
 				counted[p.Digest] = true
 			}
 		}
-		bundles = append(bundles, b)
-	}
+		return err
+	})
 	bar := m.a.progress("import", total)
 	defer bar.end()
-	for _, b := range bundles {
+	bundles = m.each(ctx, bundles, func(b cache.Bundle) error {
 		missing, err := m.missing(ctx, from, b)
-		if err != nil {
-			return err
+		if err == nil {
+			err = m.send(ctx, from, b, missing, bar)
 		}
-		if err := m.send(ctx, from, b, missing, bar); err != nil {
-			return err
-		}
-	}
-	return m.confirm(ctx, bundles)
+		return err
+	})
+	m.each(ctx, bundles, func(b cache.Bundle) error { return m.confirm(ctx, b) })
+	return nil
 }
 
-// bundleOf is an image of an archive as the daemon wants it.
-func bundleOf(from *layout.Archive, i layout.Image) (cache.Bundle, error) {
-	b := cache.Bundle{Image: i.Name, Private: i.Private, Pieces: []cache.Carried{}}
-	if i.Name == "" {
+// bundles are the images of an archive, each once. Names of the same share the list of what it
+// consists of: a small archive can have many of a long one.
+func (m *importing) bundles(ctx context.Context, from *layout.Archive) (bundles []cache.Bundle) {
+	type image struct {
+		name    string
+		target  oci.Digest
+		private bool
+	}
+	seen, pieces := map[image]bool{}, map[image][]cache.Carried{}
+	for _, i := range from.Index().Images {
+		named, unnamed := image{i.Name, i.Original.Digest, false}, image{"", i.Original.Digest, i.Private}
+		if seen[named] {
+			continue
+		}
+		seen[named] = true
+		b, err := bundleOf(from, i, pieces[unnamed])
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			m.failed = append(m.failed, err)
+			continue
+		}
+		pieces[unnamed] = b.Pieces
+		bundles = append(bundles, b)
+	}
+	return bundles
+}
+
+// bundleOf is an image of an archive as the daemon wants it. pieces are what it consists of, if that is known.
+func bundleOf(from *layout.Archive, i layout.Image, pieces []cache.Carried) (cache.Bundle, error) {
+	b := cache.Bundle{Image: i.Name, Private: i.Private, Pieces: pieces}
+	switch _, digest, has := strings.Cut(i.Name, "@"); {
+	case i.Name == "":
 		return b, fmt.Errorf("archive %s: its index.json names no image for %s: write it with one, such as skopeo copy ... oci:DIRECTORY:docker.io/library/nginx:1.27", from.Name(), i.Target.Digest)
+	case printable(i.Name) != i.Name:
+		return b, fmt.Errorf("archive %s: %q, as its index.json names an image, is no name", from.Name(), i.Name)
+	case has && digest != i.Original.Digest.String():
+		return b, fmt.Errorf("archive %s: what its index.json names %s is %s", from.Name(), i.Name, i.Original.Digest)
 	}
-	pieces, err := from.Pieces(i)
-	if err != nil {
-		return b, err
-	}
-	for _, p := range pieces {
-		b.Pieces = append(b.Pieces, cache.Carried{Digest: p.Digest, MediaType: p.MediaType, Size: p.Size, Manifest: p.Manifest, Private: i.Private})
+	if len(pieces) == 0 {
+		of, err := from.Pieces(i)
+		if err != nil {
+			return b, err
+		}
+		for _, p := range of {
+			b.Pieces = append(b.Pieces, cache.Carried{Digest: p.Digest, MediaType: p.MediaType, Size: p.Size, Manifest: p.Manifest, Private: i.Private})
+		}
 	}
 	b.Target = b.Pieces[len(b.Pieces)-1]
 	return b, nil
@@ -119,11 +181,15 @@ func bundleOf(from *layout.Archive, i layout.Image) (cache.Bundle, error) {
 func (m *importing) missing(ctx context.Context, from *layout.Archive, b cache.Bundle) (missing []cache.Carried, err error) {
 	i, err := m.c.Import(ctx, b)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", b.Image, err)
+		return nil, err
+	}
+	wanted := map[oci.Digest]bool{}
+	for _, d := range i.Missing {
+		wanted[d] = true
 	}
 	lacks := 0
 	for _, p := range b.Pieces {
-		if !slices.Contains(i.Missing, p.Digest) {
+		if !wanted[p.Digest] {
 			continue
 		}
 		n, ok := from.Size(p.Digest)
@@ -137,53 +203,50 @@ func (m *importing) missing(ctx context.Context, from *layout.Archive, b cache.B
 	}
 	switch since := from.Index().Since; {
 	case lacks > 0 && len(since) > 0:
-		return nil, fmt.Errorf("archive %s holds only what is new since another one (index.json %s), and %d blobs of %s are not here: import that one first", from.Name(), since[0], lacks, b.Image)
+		return nil, fmt.Errorf("archive %s holds only what is new since another one (index.json %s), and %d blobs are not here: import that one first", from.Name(), since[0], lacks)
 	case lacks > 0:
-		return nil, fmt.Errorf("archive %s lacks %d blobs of %s: export it again", from.Name(), lacks, b.Image)
+		return nil, fmt.Errorf("archive %s lacks %d blobs of it: export it again", from.Name(), lacks)
 	}
 	return missing, nil
 }
 
 // send sends parts of a bundle: blobs first, since the manifests are the last of them.
 func (m *importing) send(ctx context.Context, from *layout.Archive, b cache.Bundle, parts []cache.Carried, bar *progress) error {
-	g, gctx := errgroup.WithContext(ctx)
+	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(atOnce)
 	for _, p := range parts {
 		g.Go(func() error {
+			// Hashed here first: room for it is made there, by evicting others.
+			if err := from.Check(ctx, oci.Descriptor{Digest: p.Digest, Size: p.Size}); err != nil {
+				return err
+			}
 			body, _, err := from.Blob(p.Digest)
 			if err != nil {
 				return err
 			}
 			defer body.Close()
-			if err := m.c.ImportBlob(gctx, b.Image, p, bar.of(io.LimitReader(body, p.Size))); err != nil {
-				return fmt.Errorf("%s: %w", b.Image, err)
-			}
-			return nil
+			return m.c.ImportBlob(ctx, b.Image, p, bar.of(io.LimitReader(body, p.Size)))
 		})
 	}
-	err := g.Wait()
-	if ctx.Err() != nil {
-		return errors.New("interrupted: what was imported stays, and the rest can be imported later")
+	return g.Wait()
+}
+
+// confirm has the daemon name the image, now that all of it is there, or was.
+func (m *importing) confirm(ctx context.Context, b cache.Bundle) error {
+	i, err := m.c.Import(ctx, b)
+	if err == nil && len(i.Missing) > 0 {
+		err = fmt.Errorf("%d of its parts went while the rest was imported: the cache is too small for all of the archive; set a larger cache.max_size", len(i.Missing))
+	}
+	if err == nil {
+		m.done = append(m.done, i)
 	}
 	return err
 }
 
-// confirm has the daemon name the images, now that all of them is there, or was.
-func (m *importing) confirm(ctx context.Context, bundles []cache.Bundle) error {
-	for _, b := range bundles {
-		i, err := m.c.Import(ctx, b)
-		if err == nil && len(i.Missing) > 0 {
-			err = fmt.Errorf("%d of its parts went while the rest was imported: the cache is too small for all of the archive; set a larger cache.max_size", len(i.Missing))
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", b.Image, err)
-		}
-		m.done = append(m.done, i)
-	}
-	return nil
-}
-
 func (m *importing) summary() {
+	if len(m.done) == 0 && len(m.failed) > 0 {
+		return
+	}
 	var rows [][]string
 	for _, i := range m.done {
 		word := "-"

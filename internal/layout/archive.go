@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -98,6 +99,34 @@ func (a *Archive) Blob(d oci.Digest) (io.ReadCloser, int64, error) {
 		return nil, 0, fmt.Errorf("archive %s: blob %s: %w", a.name, d, err)
 	}
 	return body, size, nil
+}
+
+// Check reads a blob and tells whether it is what its digest names, in the size that is said:
+// before it is sent to where a damaged one would cost something.
+func (a *Archive) Check(ctx context.Context, d oci.Descriptor) error {
+	body, _, err := a.Blob(d.Digest)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if err := copyVerified(io.Discard, &until{ctx, body}, d); err != nil {
+		return fmt.Errorf("archive %s: %s is damaged: %w", a.name, blobName(d.Digest), err)
+	}
+	return nil
+}
+
+// until reads as long as nobody has had enough of it.
+type until struct {
+	ctx context.Context
+	io.Reader
+}
+
+// Read implements io.Reader.
+func (u *until) Read(b []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.Reader.Read(b)
 }
 
 // Manifest gives a manifest, verified; nil if it is not in the archive.

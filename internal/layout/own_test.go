@@ -1,6 +1,8 @@
 package layout
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -218,5 +220,43 @@ func TestPrivate(t *testing.T) {
 				t.Errorf("%v, %v", fi.Mode(), err)
 			}
 		}
+	}
+}
+
+// TestCheck: a blob that is not what its digest names is found without anything being written.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	s, path := shelf{}, t.TempDir()+"/new/"
+	archived(t, s, Options{Path: path}, s.image(oci.MediaTypeOCIManifest, 100, 2*chunk))
+	a := opened(t, path)
+	for _, n := range []int{100, 2 * chunk} {
+		layer := oci.Descriptor{Size: int64(n)}
+		for d, b := range s {
+			if len(b) == n {
+				layer.Digest = d
+			}
+		}
+		if err := a.Check(t.Context(), layer); err != nil {
+			t.Error(err)
+		}
+		longer := layer
+		longer.Size++
+		if err := a.Check(t.Context(), longer); err == nil || !strings.Contains(err.Error(), "is damaged") {
+			t.Error(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := a.Check(ctx, layer); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if err := os.WriteFile(path+blobName(layer.Digest), make([]byte, n), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Check(t.Context(), layer); !errors.Is(err, ErrMismatch) {
+			t.Error(err)
+		}
+	}
+	if err := a.Check(t.Context(), oci.Descriptor{Digest: oci.FromBytes(nil)}); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
 	}
 }
