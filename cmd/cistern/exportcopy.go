@@ -42,7 +42,7 @@ func (x *export) take(ctx context.Context, name string, docs map[oci.Digest][]by
 		return nil, &unfit{err}
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	c := &carry{Bundle: b, docs: map[oci.Digest][]byte{}}
 	for _, p := range b.Pieces {
