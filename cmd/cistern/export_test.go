@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -89,9 +90,12 @@ func (o *odd) export(t *testing.T, args ...string) (code int, stdout, stderr str
 	s := httptest.NewServer(o)
 	defer s.Close()
 	var out, errs bytes.Buffer
-	a := &app{stdout: &out, stderr: &errs, getenv: func(string) string { return "" }}
-	code = a.run(append([]string{"export", "--admin", s.Listener.Addr().String()}, args...))
-	return code, out.String(), errs.String()
+	cmd := exec.Command("cistern", append([]string{"export", "--admin", s.Listener.Addr().String()}, args...)...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
 // TestOneBadImage: with --from access what cannot be carried is named and left out, all else is exported, and the
