@@ -35,6 +35,7 @@ reached for ever.`,
 	m := importing{a: a, done: []cache.Imported{}}
 	output, connect := outputFlag(cmd), a.adminFlags(cmd)
 	cmd.RunE = failing(func(_ *cobra.Command, paths []string) (err error) {
+		gentle()
 		if *output != "" && *output != "json" {
 			return usageError("-o %s: only json is known", *output)
 		}
