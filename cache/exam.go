@@ -17,9 +17,9 @@ import (
 
 // flaw is what is wrong with a blob's file.
 type flaw struct {
-	err        error
-	off        int64 // of the first bad byte; -1: it cannot be known
-	unreadable bool  // the disk does not give it
+	err    error
+	off    int64 // of the first bad byte; -1: it cannot be known
+	absent bool  // the disk does not give it, or does not know it: that may be the disk
 }
 
 // unknown is an offset that cannot be known: a digest says whether all is right, and no
@@ -33,6 +33,9 @@ type exam struct {
 	sum   hash.Hash
 	off   int64
 	again bool // the bytes were wrong: all of it once more, from the disk
+
+	second bool // it has failed before: see walk
+	right  bool // all was read, and is right
 }
 
 func newExam(rec index.Record) *exam { return &exam{rec: rec, sum: rec.Digest.Hash()} }
@@ -41,6 +44,8 @@ func newExam(rec index.Record) *exam { return &exam{rec: rec, sum: rec.Digest.Ha
 var (
 	errNoFile = errors.New("its file is gone")
 	errWrong  = errors.New("its bytes are not those of its digest")
+	// errUnread says that not all was looked at.
+	errUnread = errors.New("not all blobs could be hashed")
 )
 
 // step reads on, and tells how much that was. over: there is no more to be read, and bad
@@ -58,13 +63,16 @@ func (c *Cache) step(e *exam, buf []byte) (n int, over bool, bad *flaw) {
 	}
 	switch {
 	case errors.Is(err, blob.ErrForeign):
-		return 0, true, &flaw{err, unknown, false}
+		return 0, true, &flaw{err, unknown, true}
 	case errors.Is(err, fs.ErrNotExist):
-		return 0, true, &flaw{errNoFile, unknown, false}
+		return 0, true, &flaw{errNoFile, unknown, true}
 	case err != nil:
 		return 0, true, &flaw{err, unknown, true}
 	case f.Size != e.rec.Size:
 		return 0, true, &flaw{fmt.Errorf("its file has %d bytes of %d", f.Size, e.rec.Size), min(f.Size, e.rec.Size), false}
+	}
+	if e.second && e.off == 0 {
+		durable.Uncache(f.File) // what counts is what the disk gives now
 	}
 	p := buf[:min(int64(len(buf)), e.rec.Size-e.off)]
 	n, err = durable.ReadAside(f.File, p, e.off)
@@ -72,6 +80,9 @@ func (c *Cache) step(e *exam, buf []byte) (n int, over bool, bad *flaw) {
 		var m int
 		m, err = durable.ReadAside(f.File, p[n:], e.off+int64(n))
 		n += m
+	}
+	if n < len(p) && short(err) {
+		return 0, false, nil
 	}
 	_, _ = e.sum.Write(p[:n])
 	e.off += int64(n)
@@ -84,10 +95,11 @@ func (c *Cache) step(e *exam, buf []byte) (n int, over bool, bad *flaw) {
 		if e.again {
 			c.log.Error("a cached blob was wrong in memory, and is right on disk: look at the machine's memory", zap.Stringer("digest", e.rec.Digest))
 		}
+		e.right = n > 0 // of an empty one the disk has given nothing
 		return n, true, nil
 	case !e.again:
 		durable.Uncache(f.File)
-		*e = exam{rec: e.rec, sum: e.rec.Digest.Hash(), again: true}
+		e.sum, e.off, e.again = e.rec.Digest.Hash(), 0, true
 		return n, false, nil
 	}
 	return n, true, &flaw{errWrong, unknown, false}
@@ -97,38 +109,6 @@ func (c *Cache) step(e *exam, buf []byte) (n int, over bool, bad *flaw) {
 type damage struct {
 	rec index.Record
 	flaw
-}
-
-// damages hold back what the disk does not give, until it gives something: a disk that
-// gives nothing may come back with all that it has.
-type damages struct{ held []damage }
-
-// mostUnreadable blobs in a row are no bad blobs, but a bad disk.
-const mostUnreadable = 16
-
-var errDeadDisk = fmt.Errorf("the disk does not give %d blobs in a row: nothing is taken for damaged", mostUnreadable)
-
-// add takes what was found of one blob, bad being nil if it is right, and gives what is
-// sure by now. dead: the disk gives nothing.
-func (v *damages) add(rec index.Record, bad *flaw) (sure []damage, dead bool) {
-	if bad != nil {
-		v.held = append(v.held, damage{rec, *bad})
-	}
-	switch {
-	case bad == nil || !bad.unreadable:
-		return v.rest(), false
-	case len(v.held) < mostUnreadable:
-		return nil, false
-	}
-	v.held = nil
-	return nil, true
-}
-
-// rest gives what was held back.
-func (v *damages) rest() []damage {
-	all := v.held
-	v.held = nil
-	return all
 }
 
 // spoil drops a blob that is damaged, and says so. False if somebody else has, or if the

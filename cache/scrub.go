@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"fmt"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -9,7 +10,6 @@ import (
 	"go.uber.org/zap"
 
 	"cistern/cache/index"
-	"cistern/internal/oci"
 )
 
 const (
@@ -19,8 +19,10 @@ const (
 	scrubQuiet = 5 * time.Second
 	// scrubSave is how often it is recorded how far it has come.
 	scrubSave = time.Minute
-	// scrubRest is the pause after what cannot go on, as on a disk that gives nothing.
+	// scrubRest is the pause on a disk that gives nothing.
 	scrubRest = time.Hour
+	// scrubAgain is when that is looked at again which could not be, and all behind it.
+	scrubAgain = 24 * time.Hour
 	// examPage is how many records are read at a time.
 	examPage = 256
 	// examCost is what a blob costs beside its bytes, in bytes.
@@ -69,11 +71,10 @@ func (c *Cache) active() bool {
 
 // scrubber hashes all blobs, slowly, and again a week later.
 type scrubber struct {
-	c       *Cache
-	page    []index.Record // that come next
-	exam    *exam          // of the one that is looked at; nil: none
-	damages damages
-	saved   time.Time
+	c     *Cache
+	walk  *walk // nil: none is under way
+	exam  *exam // of the one that is looked at; nil: none
+	saved time.Time
 }
 
 // scrub hashes blobs while nobody is served, until the cache closes.
@@ -116,15 +117,21 @@ func (s *scrubber) turn() (wait time.Duration) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.panicked("a scrub", p)
-			s.exam, wait = nil, scrubRest
+			wait = scrubRest
+			if s.exam != nil && s.walk != nil {
+				s.stumbled(p)
+				wait = scrubQuiet
+			}
 		}
 	}()
 	if c.scrubbed.verifying.Load() || c.active() {
 		return scrubQuiet
 	}
 	c.locateSome()
-	if s.exam == nil && !s.next() {
-		return scrubSave
+	if s.exam == nil {
+		if wait := s.next(); s.exam == nil {
+			return wait
+		}
 	}
 	buf := c.spans.Get().(*[span]byte)
 	defer c.spans.Put(buf)
@@ -132,77 +139,82 @@ func (s *scrubber) turn() (wait time.Duration) {
 	n, over, bad := c.step(s.exam, buf[:])
 	c.scrubbed.bytes.Add(uint64(n))
 	cost := int64(n)
-	if over {
+	switch {
+	case over:
 		cost += examCost
-		if s.ended(bad) {
-			c.log.Error("no more blobs are hashed for now", zap.Duration("for", scrubRest), zap.Error(errDeadDisk))
-			return scrubRest
-		}
-	} else if n == 0 {
+		s.ended(bad)
+	case n == 0:
 		return scrubQuiet // no descriptor at the moment
 	}
 	return max(0, time.Duration(float64(cost)/float64(c.o.ScrubRate)*float64(time.Second))-time.Since(began))
 }
 
-// ended takes the result for the blob that was looked at. dead: the disk gives nothing.
-func (s *scrubber) ended(bad *flaw) (dead bool) {
-	rec := s.exam.rec
+// stumbled goes on behind a blob at which it panicked: it would again.
+func (s *scrubber) stumbled(p any) {
+	e := s.exam
 	s.exam = nil
-	sure, dead := s.damages.add(rec, bad)
-	for _, v := range sure {
-		s.c.spoil(v.rec, v.flaw)
+	s.walk.skipped(fmt.Errorf("%s: panic: %v", e.rec.Digest, p))
+	if e.second && len(s.walk.again) > 0 && s.walk.again[0].rec.Digest == e.rec.Digest {
+		s.walk.again = s.walk.again[1:]
 	}
-	if len(s.damages.held) > 0 {
-		return dead // these come again after a restart
+}
+
+// ended takes the result for the blob that was looked at.
+func (s *scrubber) ended(bad *flaw) {
+	e := s.exam
+	for _, d := range s.walk.took(e, bad) {
+		s.c.spoil(d.rec, d.flaw)
+	}
+	s.exam = nil
+	if !s.walk.settled() {
+		return // from there it goes on after a restart, or another day
 	}
 	at := s.at()
-	at.Last = rec.Digest
+	at.Last = s.walk.last
 	s.set(at)
 	if time.Since(s.saved) > scrubSave {
 		s.save()
 	}
-	return dead
 }
 
-// next takes up the next blob; false if there is none at the moment.
-func (s *scrubber) next() bool {
+// next takes up the next blob. If there is none at the moment it tells how long to wait.
+func (s *scrubber) next() (wait time.Duration) {
 	c, at, now := s.c, s.at(), time.Now()
 	if !running(at) {
 		if age := now.Sub(at.Began); age >= 0 && age < scrubEvery && !at.Began.IsZero() {
-			return false
+			return scrubSave
 		}
-		s.set(index.Scrub{Began: now, Ended: minTime(at.Ended, now)})
-		s.page = nil
+		at = index.Scrub{Began: now, Ended: minTime(at.Ended, now)}
+		s.set(at)
 		s.save()
 	}
-	if len(s.page) == 0 {
-		page, err := c.idx.Load().After(s.last(), examPage)
-		if err != nil {
-			c.indexFailed(err)
-			return false
-		}
-		s.page = page
+	if s.walk == nil {
+		s.walk = &walk{c: c, last: at.Last}
 	}
-	if len(s.page) == 0 {
-		for _, v := range s.damages.rest() {
-			c.spoil(v.rec, v.flaw)
+	e, err := s.walk.next()
+	if err != nil {
+		c.indexFailed(err)
+		return scrubSave
+	}
+	if e != nil {
+		s.exam = e
+		return 0
+	}
+	w := s.walk
+	s.walk = nil
+	if w.err != nil {
+		wait = scrubAgain
+		if w.stopped || w.good == nil {
+			wait = scrubRest
 		}
-		at := s.at()
-		s.set(index.Scrub{Began: at.Began, Ended: now})
 		s.save()
-		c.log.Info("all blobs were hashed again", zap.Time("began", at.Began))
-		return false
+		c.log.Error("a scrub could not look at all blobs: it goes on later where the first one is", zap.Duration("in", wait), zap.Error(w.err))
+		return wait
 	}
-	s.exam, s.page = newExam(s.page[0]), s.page[1:]
-	return true
-}
-
-// last is the last one that was looked at.
-func (s *scrubber) last() oci.Digest {
-	if n := len(s.damages.held); n > 0 {
-		return s.damages.held[n-1].rec.Digest
-	}
-	return s.at().Last
+	s.set(index.Scrub{Began: at.Began, Ended: now})
+	s.save()
+	c.log.Info("all blobs were hashed again", zap.Time("began", at.Began))
+	return scrubSave
 }
 
 // minTime is the earlier one: the clock may have been set back.

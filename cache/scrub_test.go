@@ -2,13 +2,19 @@ package cache
 
 import (
 	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"cistern/cache/index"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"cistern/internal/durable/durabletest"
+	"cistern/internal/oci"
 )
 
 // TestScrub: once nobody is served, all blobs are hashed at the rate that is set; a week
@@ -94,17 +100,73 @@ func TestScrubGoesOn(t *testing.T) {
 	})
 }
 
-// TestScrubRests: of a disk that gives nothing nothing is dropped, and it is left alone.
+// TestScrubRests: of a disk that gives nothing nothing is dropped, nor is it said that all
+// was hashed; it is left alone for a while, and then all is read.
 func TestScrubRests(t *testing.T) {
 	t.Parallel()
-	var d damages
-	rec := index.Record{}
-	for range mostUnreadable - 1 {
-		if sure, dead := d.add(rec, &flaw{unreadable: true}); len(sure) > 0 || dead {
-			t.Fatal("too early")
+	synctest.Test(t, func(t *testing.T) {
+		var dead atomic.Bool
+		var reads atomic.Int32
+		core, logs := observer.New(zap.InfoLevel)
+		c := faultyRig(t, Options{ScrubRate: mib, Log: zap.New(core)}, func(op durabletest.Op) *durabletest.Fault {
+			if op.Kind != "readat" || !strings.HasPrefix(op.Name, "blobs/") {
+				return nil
+			}
+			reads.Add(1)
+			if dead.Load() {
+				return &durabletest.Fault{Err: syscall.EIO}
+			}
+			return nil
+		})
+		dead.Store(true)
+		stock(t, c, newOrigin(), mostUnreadable+4)
+		before := c.Stats().Blobs
+		time.Sleep(10 * time.Minute)
+		first := reads.Load()
+		s := c.Stats()
+		if s.Blobs != before || s.Damaged > 0 || s.Scrub.Done != 0 || !s.Scrub.Running || s.Scrub.Bytes > 0 || first < mostUnreadable {
+			t.Errorf("%d blobs of %d, %d reads, %+v", s.Blobs, before, first, s.Scrub)
 		}
-	}
-	if sure, dead := d.add(rec, nil); len(sure) != mostUnreadable-1 || dead {
-		t.Errorf("%d are sure", len(sure))
-	}
+		time.Sleep(scrubRest / 2)
+		if n := reads.Load(); n != first {
+			t.Errorf("it is not left alone: %d more reads", n-first)
+		}
+		dead.Store(false)
+		time.Sleep(scrubRest)
+		if s := c.Stats(); s.Blobs != before || s.Damaged > 0 || s.Scrub.Running || s.Scrub.Bytes < (mostUnreadable+4)*2000 {
+			t.Errorf("once it is back: %d blobs of %d, %+v", s.Blobs, before, s.Scrub)
+		}
+		if n := logs.FilterMessageSnippet("could not look at all").Len(); n != 1 {
+			t.Errorf("it is told %d times", n)
+		}
+		c.close()
+	})
+}
+
+// TestScrubStumbles: what makes it panic is told, and neither counts as hashed nor keeps
+// it from what comes behind.
+func TestScrubStumbles(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var bad atomic.Pointer[string]
+		core, logs := observer.New(zap.InfoLevel)
+		c := faultyRig(t, Options{ScrubRate: mib, Log: zap.New(core)}, func(op durabletest.Op) *durabletest.Fault {
+			if p := bad.Load(); p != nil && op.Kind == "readat" && strings.HasSuffix(op.Name, *p) {
+				panic("injected")
+			}
+			return nil
+		})
+		ds := stock(t, c, newOrigin(), 10)
+		slices.SortFunc(ds, func(a, b oci.Digest) int { return strings.Compare(a.Hex(), b.Hex()) })
+		hex := ds[3].Hex()
+		bad.Store(&hex)
+		time.Sleep(10 * time.Minute)
+		if s := c.Stats(); s.Scrub.Bytes != 9*2000 || !s.Scrub.Running || s.Damaged > 0 || c.Cache.scrubbed.at.Last != ds[2] {
+			t.Errorf("%+v, %d damaged", s.Scrub, s.Damaged)
+		}
+		if n := logs.FilterMessageSnippet("could not look at all").Len(); n != 1 {
+			t.Errorf("it is told %d times", n)
+		}
+		c.close()
+	})
 }

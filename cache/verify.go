@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"cistern/cache/index"
@@ -51,7 +50,6 @@ type verification struct {
 	c        *Cache
 	progress VerifyProgress
 	told     time.Time
-	damages  damages
 	lost     map[oci.Digest]lost // to be repaired
 }
 
@@ -102,47 +100,38 @@ func (v *verification) run(ctx context.Context) error {
 	}
 	v.progress.OfBlobs, v.progress.OfBytes = c.idx.Load().Totals().Sum()
 	v.Progress(v.progress)
-	err := v.walk(ctx)
-	if err == nil {
-		v.sure(v.damages.rest())
+	w := walk{c: c}
+	err := v.hash(ctx, &w)
+	if err == nil && !w.stopped {
 		err = v.strays(ctx)
 	}
 	v.repair(ctx) // what was set aside by then is told in any case
 	v.Progress(v.progress)
-	return cmp.Or(err, ctx.Err())
+	return errors.Join(w.err, cmp.Or(err, ctx.Err()))
 }
 
-// walk looks at one blob after the other.
-func (v *verification) walk(ctx context.Context) error {
+// hash looks at one blob after the other.
+func (v *verification) hash(ctx context.Context, w *walk) error {
 	buf := v.c.spans.Get().(*[span]byte)
 	defer v.c.spans.Put(buf)
-	var last oci.Digest
 	for {
-		page, err := v.c.idx.Load().After(last, examPage)
+		e, err := w.next()
+		if e == nil || err != nil {
+			return err
+		}
+		bad, err := v.look(ctx, e, buf[:])
 		if err != nil {
-			return fmt.Errorf("reading the records: %w", err)
+			return err
 		}
-		if len(page) == 0 {
-			return nil
+		v.sure(w.took(e, bad))
+		if len(v.lost) >= repairAt {
+			v.repair(ctx)
 		}
-		for _, rec := range page {
-			bad, err := v.look(ctx, rec, buf[:])
-			if err != nil {
-				return err
-			}
-			sure, dead := v.damages.add(rec, bad)
-			if dead {
-				return errDeadDisk
-			}
-			v.sure(sure)
-			if len(v.lost) >= repairAt {
-				v.repair(ctx)
-			}
+		if !e.second {
 			v.progress.Blobs++
-			v.progress.Bytes += rec.Allocated
-			v.tell()
+			v.progress.Bytes += e.rec.Allocated
 		}
-		last = page[len(page)-1].Digest
+		v.tell()
 	}
 }
 
@@ -151,8 +140,8 @@ func (v *verification) walk(ctx context.Context) error {
 const politeness = 15
 
 // look hashes one blob.
-func (v *verification) look(ctx context.Context, rec index.Record, buf []byte) (*flaw, error) {
-	for e := newExam(rec); ; {
+func (v *verification) look(ctx context.Context, e *exam, buf []byte) (*flaw, error) {
+	for {
 		began, some, rest := time.Now(), buf, time.Duration(0)
 		if v.c.active() {
 			some, rest = buf[:chunk], politeness

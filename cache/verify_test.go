@@ -6,11 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"testing"
 
-	"cistern/internal/durable/durabletest"
 	"cistern/internal/oci"
 )
 
@@ -195,50 +192,6 @@ func TestVerifyBesideEviction(t *testing.T) {
 	c.want(o.repo("library/app"), layers[0], OutcomeMiss) // another file of that digest
 	if _, over, bad := c.step(e, buf); !over || bad != nil {
 		t.Errorf("%v, %+v", over, bad)
-	}
-}
-
-// TestVerifyUnreadable: what the disk does not give is damaged, from the first byte on
-// that it does not give; what it gives the second time is not. Of a disk that gives
-// nothing nothing is dropped.
-func TestVerifyUnreadable(t *testing.T) {
-	t.Parallel()
-	var fail atomic.Int32 // reads from here on
-	var only atomic.Pointer[string]
-	c := faultyRig(t, Options{}, func(op durabletest.Op) *durabletest.Fault {
-		name := only.Load()
-		if op.Kind != "readat" || !strings.HasPrefix(op.Name, "blobs/") || name != nil && !strings.HasSuffix(op.Name, *name) {
-			return nil
-		}
-		if n := fail.Add(-1); n >= 0 {
-			return &durabletest.Fault{Err: syscall.EIO}
-		}
-		return nil
-	})
-	o := newOrigin()
-	layers, _ := kept(t, c, o)
-	hex := layers[0].Hex()
-	only.Store(&hex)
-	fail.Store(1)
-	if found := c.verify(nil); len(found) > 0 {
-		t.Errorf("read the second time: %+v", found)
-	}
-	fail.Store(2)
-	found := c.verify(nil)
-	if f := found[layers[0].String()]; len(found) != 1 || f.FirstBad != 0 || !strings.Contains(f.What, "cannot be read") {
-		t.Errorf("%+v", found)
-	}
-	for i := range mostUnreadable {
-		c.want(o.repo("library/app"), o.put(noise(2000, uint64(720+i))), OutcomeMiss)
-	}
-	c.idle()
-	c.checkpoint()
-	before := c.Stats().Blobs
-	only.Store(nil)
-	fail.Store(1 << 30)
-	v := Verification{Found: func(f Finding) { t.Errorf("%+v", f) }, Progress: func(VerifyProgress) {}}
-	if _, err := c.Verify(t.Context(), v); !errors.Is(err, errDeadDisk) || c.Stats().Blobs != before {
-		t.Errorf("%v, and %d blobs of %d are left", err, c.Stats().Blobs, before)
 	}
 }
 
