@@ -51,9 +51,7 @@ func TestAdoptionIsCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Truncate(c.path("blobs", blobs[2]), 2*mib); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(c.path("blobs", blobs[2]), noise(2*mib, 33), 0o600))
 	if err := os.Remove(c.o.indexPath()); err != nil {
 		t.Fatal(err)
 	}

@@ -297,6 +297,10 @@ func (c *Cache) disproved(f *fill, left *leftover) error {
 	if left == nil {
 		return fmt.Errorf("nothing to prove: %w", oci.ErrNotFound)
 	}
+	if left.lay {
+		c.disownFill(f, left)
+		return errDamaged
+	}
 	c.rebuild.damaged.Add(1)
 	c.abort(left.in)
 	c.undoubt(f.digest)

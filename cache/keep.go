@@ -83,6 +83,9 @@ func (c *Cache) demote(d oci.Digest) bool {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.diskFailed("taking a file without a record up", err)
 	}
+	if err == nil {
+		c.rebuild.unfit.takeLeft(d) // it counts where it is now
+	}
 	return err == nil
 }
 
@@ -116,12 +119,19 @@ func (c *Cache) hashLeft(f *fill, left *leftover) (*leftover, error) {
 	case errors.Is(err, errStalled):
 		left.keep()
 		return nil, err
+	case err != nil && f.proof && left.lay: // the disk may give it another day
+		c.diskFailed("proving a blob", err)
+		left.keep()
+		return nil, fmt.Errorf("what lay in the cache cannot be read: %w", err)
 	case err != nil:
 		c.diskFailed("reading a fill again", err)
 	case !f.here || f.digest.Matches(left.hash):
 		left.hashed = n
 		c.stats.resumed.Add(uint64(n))
 		return left, nil
+	case f.proof && left.lay:
+		c.disownFill(f, left)
+		return nil, errDamaged
 	}
 	c.abort(left.in)
 	c.undoubt(f.digest)

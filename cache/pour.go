@@ -161,7 +161,8 @@ func (c *Cache) create(ctx context.Context, d oci.Digest, size int64, public boo
 		if c.rebuild.on.Load() {
 			return nil, errUnbacked // its turn to be proven comes
 		}
-		if err := c.store.RemoveLying(d, 0); err != nil { // nobody counts it
+		counted := c.rebuild.unfit.takeLeft(d) // 0: nobody counts it
+		if err := c.store.RemoveLying(d, counted); err != nil {
 			c.diskFailed("removing a file without a record", err)
 			return nil, err
 		}

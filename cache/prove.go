@@ -215,7 +215,8 @@ func (c *Cache) proveOne(f blob.Found) bool {
 	}
 	_, proven := c.findStored(f.Digest)
 	_, lies := c.store.Lying(f.Digest)
-	return proven || !lies
+	why, _ := c.rebuild.unfit.has(f.Digest)
+	return proven || !lies || why != nil
 }
 
 // proveLying proves a file in blobs/, or waits for whoever is at it. It tells
@@ -228,7 +229,8 @@ func (c *Cache) proveLying(d oci.Digest) bool {
 }
 
 // proveFile reads a file in blobs/ and makes it a blob if it is what its name
-// says; what is not goes. False if nothing came of it.
+// says; what is not is set aside, and what cannot be read is left alone. False if
+// nothing came of it, and its turn comes again.
 func (c *Cache) proveFile(d oci.Digest) (done bool) {
 	if !c.claim(d) {
 		return false // it is being fetched
@@ -254,6 +256,7 @@ func (c *Cache) proveFile(d oci.Digest) (done bool) {
 		err = c.store.SyncLying(d)
 	}
 	if err == nil && intact {
+		c.rebuild.unfit.takeLeft(d)
 		c.regrant(d)
 		c.rebuild.noteEarly(d)
 		c.admitPlaced(c.labelled(f))
@@ -262,12 +265,12 @@ func (c *Cache) proveFile(d oci.Digest) (done bool) {
 	if c.rebuild.counting.Load() {
 		return false // it may not be counted yet, and its turn comes
 	}
-	c.rebuild.damaged.Add(1)
-	rerr := c.store.RemoveLying(d, f.Allocated)
-	if err := errors.Join(err, rerr); err != nil {
-		c.diskFailed("proving a blob", err)
+	if err != nil {
+		c.leave(f, fmt.Errorf("it cannot be read: %w", err)) // the disk may give it another day
+	} else {
+		c.disown(f)
 	}
-	return rerr == nil
+	return true
 }
 
 // intact hashes a file in blobs/, as long as it is when it is opened: whoever

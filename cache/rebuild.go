@@ -51,6 +51,8 @@ type rebuild struct {
 	missed  bool                    // one of them is gone: see removeFile
 
 	files, bytes, hashed, damaged atomic.Int64
+
+	unfit unfit
 }
 
 // Rebuild says how far the building of a new index has come.
@@ -59,7 +61,7 @@ type Rebuild struct {
 	Files   int64 // without a record, met so far
 	Bytes   int64 // allocated by them
 	Hashed  int64 // files that were read; recorded if they were intact
-	Damaged int64 // files that were not what their name says, and are gone
+	Damaged int64 // files that were not what their name says, and are set aside
 }
 
 func (r *rebuild) progress() Rebuild {
@@ -329,6 +331,10 @@ func (c *Cache) allProven() bool {
 		c.rebuild.on.Store(true)
 	}
 	c.dropSalvage(nil)
+	if n := c.rebuild.unfit.leaves(); n > 0 { // the next process tries again
+		c.log.Error("files stay in the cache without a record, which cannot be read or removed", zap.Int("files", n))
+		return true
+	}
 	if err := c.store.AllProven(); err != nil {
 		c.diskFailed("noting that all blobs are recorded", err)
 	}

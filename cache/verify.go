@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"cistern/cache/blob"
 	"cistern/cache/index"
 	"cistern/internal/oci"
 )
@@ -100,6 +101,7 @@ func (v *verification) run(ctx context.Context) error {
 	}
 	v.progress.OfBlobs, v.progress.OfBytes = c.idx.Load().Totals().Sum()
 	v.Progress(v.progress)
+	v.disowned()
 	w := walk{c: c}
 	err := v.hash(ctx, &w)
 	if err == nil && !w.stopped {
@@ -227,53 +229,68 @@ func (c *Cache) rebuilt(ctx context.Context) error {
 	return nil
 }
 
-// strays finds files without a record, and has them taken up as after the loss of an
-// index: each is recorded, or removed.
+// strays finds files without a record. Each is proven, as after the loss of an index, and
+// recorded, set aside or left where it is.
 func (v *verification) strays(ctx context.Context) error {
 	c := v.c
-	var all []Finding
 	began := time.Now()
 	for folder, err := range c.store.Blobs() {
 		if err == nil && c.active() {
 			err = waitFor(ctx, politeness*time.Since(began))
 		}
 		if err != nil {
-			return err
+			return cmp.Or(ctx.Err(), err)
 		}
 		began = time.Now()
 		for i, known := range c.known(folder) {
-			if known || ctx.Err() != nil || len(all) == repairAt {
+			if known {
 				continue
 			}
-			d := folder[i].Digest
-			// It may have gone, or come, since the folder was read.
-			if now, lies := c.store.Lying(d); lies {
-				if _, here := c.findStored(d); !here && c.claim(d) {
-					c.release(d)
-					all = append(all, Finding{Digest: d.String(), Size: now.Size, What: "its file has no record", FirstBad: unknown})
-				}
+			if err := v.stray(ctx, folder[i]); err != nil {
+				return err
 			}
 		}
 	}
-	if len(all) == 0 {
-		return ctx.Err()
+	return ctx.Err()
+}
+
+// stray looks at a file that was met without a record.
+func (v *verification) stray(ctx context.Context, f blob.Found) error {
+	c, d := v.c, f.Digest
+	// An index that broke has all files taken up, and this one with them.
+	if err := cmp.Or(c.rebuilt(ctx), ctx.Err()); err != nil {
+		return err
 	}
-	taken := c.writable() && c.store.MarkUnproven() == nil
-	if taken {
-		c.takeUp(false, true)
-		if err := c.rebuilt(ctx); err != nil {
+	if !c.claim(d) {
+		return nil // it has come since the folder was read, or goes
+	}
+	f, lies := c.store.Lying(d)
+	_, here := c.findStored(d)
+	if lies && !here && c.writable() {
+		c.count(f)
+	}
+	c.release(d)
+	if !lies || here {
+		return nil
+	}
+	found := Finding{Digest: d.String(), Size: f.Size, What: "its file has no record", FirstBad: unknown}
+	if !c.writable() {
+		found.Then = "left alone: nothing can be written"
+		v.found(found)
+		return nil
+	}
+	for wait := proveSoon; !c.proveOne(f); wait = min(2*wait, proveAgain) {
+		if err := waitFor(ctx, wait); err != nil {
 			return err
 		}
 	}
-	for _, f := range all {
-		d, _ := oci.ParseDigest(f.Digest)
-		f.Then = "removed: its bytes are not those of its name"
-		if _, here := c.findStored(d); here {
-			f.Then, f.Repaired = "recorded: its bytes are those of its name", true
-		} else if !taken {
-			f.Then = "left alone: nothing can be written"
-		}
-		v.found(f)
+	v.disowned()
+	if _, here = c.findStored(d); here {
+		found.Then, found.Repaired = "recorded: its bytes are those of its name", true
+		v.found(found)
+	} else if why, _ := c.rebuild.unfit.has(d); why != nil {
+		found.Then = "left alone: " + why.Error()
+		v.found(found)
 	}
 	return nil
 }

@@ -12,6 +12,8 @@ func ofScrub() []mutant {
 			"len(failed) > 0 && !w.c.gives(*w.good)", "len(failed) > 0 && w.good == nil", cache, "TestVerifyDiskComesBack"},
 		{"a bad folder ends it all", "cache/walk.go", "w.dead == mostDead", "w.dead > 0", cache, "TestVerifyBadFolder"},
 		{"what was not read counts as hashed", "cache/scrub.go", "if !s.walk.settled() {", "if s.walk == nil {", cache, "TestScrubRests|TestScrubStumbles"},
+		{"a file without a record that is not given once is removed", "cache/prove.go", "	if err != nil {\n\t\tc.leave(f,", "	if err != nil && intact {\n\t\tc.leave(f,", cache, "TestStrayUnreadable"},
+		{"what is damaged after the loss of an index is not told", "cache/unfit.go", "o.disowned = append(o.disowned, lost{f, rec})", "_ = lost{f, rec}", cache, "TestIndexLostDamaged"},
 		{"blobs are hashed while somebody is served", "cache/scrub.go",
 			"c.scrubbed.verifying.Load() || c.active()", "c.scrubbed.verifying.Load() && c.active()", cache, "TestScrub$"},
 		{"a restart begins anew", "cache/scrub.go", "\ts.set(at)\n\tt := time.NewTimer", "\ts.set(index.Scrub{Ended: at.Ended})\n\tt := time.NewTimer", cache, "TestScrubGoesOn"},
