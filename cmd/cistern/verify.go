@@ -19,6 +19,7 @@ import (
 
 	"cistern/cache"
 	"cistern/cache/blob"
+	"cistern/cache/index"
 )
 
 // verifyFunc verifies, somewhere.
@@ -151,8 +152,11 @@ func verifyDir(ctx context.Context, dir string, v cache.Verification) (done cach
 		return done, usageError("--cache-dir %s belongs to user %d, who could not use what others write there: run this as that user", dir, st.Uid)
 	}
 	c, err := cache.Open(cache.Options{Dir: dir})
-	if errors.Is(err, blob.ErrLocked) {
+	switch {
+	case errors.Is(err, blob.ErrLocked), errors.Is(err, index.ErrLocked):
 		return done, usageError("%w; to have the daemon verify it, leave --cache-dir out", err)
+	case errors.Is(err, blob.ErrVersion), errors.Is(err, index.ErrVersion):
+		return done, usageError("--cache-dir %s: %w", dir, err)
 	}
 	if err != nil {
 		return done, err
