@@ -12,7 +12,6 @@ import (
 	"cistern/cache/blob"
 	"cistern/cache/index"
 	"cistern/internal/durable"
-	"cistern/internal/oci"
 )
 
 // flaw is what is wrong with a blob's file.
@@ -119,13 +118,13 @@ func (c *Cache) spoil(rec index.Record, bad flaw) bool {
 		return false
 	}
 	c.stats.damaged.Add(1)
-	known, aside := zap.Skip(), zap.Skip()
-	if name := c.store.Aside(rec.Digest); name != "" {
+	known, aside, name := zap.Skip(), zap.Skip(), c.store.Aside(rec.Digest)
+	if name != "" {
 		aside = zap.String("set_aside", name)
 	}
 	if bad.off >= 0 {
 		known = zap.Int64("first_bad_offset", bad.off)
-	} else {
+	} else if name != "" {
 		c.mu.Lock()
 		if len(c.unlocated) < mostUnlocated {
 			c.unlocated[rec.Digest] = struct{}{}
@@ -135,62 +134,4 @@ func (c *Cache) spoil(rec index.Record, bad flaw) bool {
 	c.log.Warn("a cached blob is damaged, and fetched again when it is asked for", zap.Stringer("digest", rec.Digest),
 		zap.Int64("size", rec.Size), zap.String("upstream", rec.Origin), aside, known, zap.Error(bad.err))
 	return true
-}
-
-// mostUnlocated bounds the damaged blobs that wait to be compared with good ones.
-const mostUnlocated = 64
-
-// locate compares what is set aside of a digest with the blob that is here by now, and
-// gives the first offset at which they differ; false if there is nothing to compare.
-func (c *Cache) locate(d oci.Digest) (off int64, ok bool) {
-	c.mu.Lock()
-	delete(c.unlocated, d)
-	c.mu.Unlock()
-	bad, badSize, err := c.store.OpenAside(d)
-	if err != nil {
-		return 0, false
-	}
-	defer bad.Close()
-	good, err := c.store.OpenFile(d)
-	if err != nil {
-		return 0, false
-	}
-	defer good.Close()
-	a, b := c.chunks.Get().(*[chunk]byte), c.chunks.Get().(*[chunk]byte)
-	defer c.chunks.Put(a)
-	defer c.chunks.Put(b)
-	for size := min(badSize, good.Size); off < size; {
-		n := min(size-off, chunk)
-		if _, err := durable.ReadAside(bad, a[:n], off); err != nil && !errors.Is(err, io.EOF) {
-			return 0, false
-		}
-		if _, err := durable.ReadAside(good.File, b[:n], off); err != nil && !errors.Is(err, io.EOF) {
-			return 0, false
-		}
-		for i := range n {
-			if a[i] != b[i] {
-				return off + i, true
-			}
-		}
-		off += n
-	}
-	return off, badSize != good.Size // alike: it was not the file
-}
-
-// locateSome is locate for what was damaged and is here again.
-func (c *Cache) locateSome() {
-	c.mu.Lock()
-	var some []oci.Digest
-	for d := range c.unlocated {
-		some = append(some, d)
-	}
-	c.mu.Unlock()
-	for _, d := range some {
-		if _, here := c.findStored(d); !here {
-			continue
-		}
-		if off, ok := c.locate(d); ok {
-			c.log.Info("a damaged blob is here again, and tells what was wrong", zap.Stringer("digest", d), zap.Int64("first_bad_offset", off))
-		}
-	}
 }

@@ -6,8 +6,6 @@ import (
 	"hash"
 	"io"
 
-	"go.uber.org/zap"
-
 	"cistern/cache/blob"
 	"cistern/cache/index"
 	"cistern/internal/oci"
@@ -147,13 +145,10 @@ func (c *Cache) setAside(rec index.Record, off int64, cause error) {
 			dn = &donor{f, off, rec}
 		}
 	}
-	if _, dropped := c.drop(rec, index.Damaged); !dropped {
+	if !c.spoil(rec, flaw{fmt.Errorf("it broke while it was read: %w", cause), off, false}) {
 		dn.close()
 		return // somebody else did
 	}
-	c.stats.damaged.Add(1)
-	c.log.Warn("a cached blob broke while it was read: it is set aside and fetched again",
-		zap.Stringer("digest", rec.Digest), zap.Int64("offset", off), zap.Error(cause))
 	if dn == nil {
 		return
 	}

@@ -178,7 +178,15 @@ func (c *Cache) pinInfo(ref oci.Reference) Pin {
 
 // pinnedBy gives the pins that keep a digest, by name.
 func (c *Cache) pinnedBy(d oci.Digest) (names []string) {
-	p := &c.pins
+	for _, ref := range c.pins.keeping(d) {
+		names = append(names, ref.String())
+	}
+	slices.Sort(names)
+	return names
+}
+
+// keeping gives the pins that keep a digest.
+func (p *pins) keeping(d oci.Digest) (refs []oci.Reference) {
 	if !p.holding(d) {
 		return nil
 	}
@@ -186,11 +194,10 @@ func (c *Cache) pinnedBy(d oci.Digest) (names []string) {
 	defer p.mu.Unlock()
 	for ref, r := range p.roots {
 		if met := map[oci.Digest]bool{}; p.reaches(r.last, d, met) || p.reaches(r.next, d, met) {
-			names = append(names, ref.String())
+			refs = append(refs, ref)
 		}
 	}
-	slices.Sort(names)
-	return names
+	return refs
 }
 
 // reaches tells whether a manifest is, or names, a digest; mu is held.

@@ -65,8 +65,8 @@ func running(at index.Scrub) bool { return at.Began.After(at.Ended) }
 
 // active tells whether anybody is served, or was a moment ago.
 func (c *Cache) active() bool {
-	return c.store.Opened() || len(c.flights.All()) > 0 || c.rebuild.on.Load() ||
-		time.Since(time.Unix(c.scrubbed.used.Load(), 0)) < scrubQuiet
+	ago := time.Since(time.Unix(c.scrubbed.used.Load(), 0)) // negative, if the clock was set back: nobody knows
+	return c.store.Opened() || len(c.flights.All()) > 0 || c.rebuild.on.Load() || ago >= 0 && ago < scrubQuiet
 }
 
 // scrubber hashes all blobs, slowly, and again a week later.
@@ -75,6 +75,8 @@ type scrubber struct {
 	walk  *walk // nil: none is under way
 	exam  *exam // of the one that is looked at; nil: none
 	saved time.Time
+
+	comparison *comparison // comes before the exam; nil: none
 }
 
 // scrub hashes blobs while nobody is served, until the cache closes.
@@ -127,7 +129,10 @@ func (s *scrubber) turn() (wait time.Duration) {
 	if c.scrubbed.verifying.Load() || c.active() {
 		return scrubQuiet
 	}
-	c.locateSome()
+	began := time.Now()
+	if n, did := s.locate(); did {
+		return s.rest(n, began)
+	}
 	if s.exam == nil {
 		if wait := s.next(); s.exam == nil {
 			return wait
@@ -135,7 +140,6 @@ func (s *scrubber) turn() (wait time.Duration) {
 	}
 	buf := c.spans.Get().(*[span]byte)
 	defer c.spans.Put(buf)
-	began := time.Now()
 	n, over, bad := c.step(s.exam, buf[:])
 	c.scrubbed.bytes.Add(uint64(n))
 	cost := int64(n)
@@ -146,7 +150,36 @@ func (s *scrubber) turn() (wait time.Duration) {
 	case n == 0:
 		return scrubQuiet // no descriptor at the moment
 	}
-	return max(0, time.Duration(float64(cost)/float64(c.o.ScrubRate)*float64(time.Second))-time.Since(began))
+	return s.rest(cost, began)
+}
+
+// rest is how long to wait after so many bytes.
+func (s *scrubber) rest(n int64, began time.Time) time.Duration {
+	return max(0, time.Duration(float64(n)/float64(s.c.o.ScrubRate)*float64(time.Second))-time.Since(began))
+}
+
+// locate looks on where a blob was wrong that is here again, and tells how much it has
+// read; false if there is none.
+func (s *scrubber) locate() (n int64, did bool) {
+	c := s.c
+	if s.comparison == nil {
+		if s.comparison, did = c.toCompare(); !did {
+			return 0, false
+		}
+	}
+	a, b := c.spans.Get().(*[span]byte), c.spans.Get().(*[span]byte)
+	defer c.spans.Put(a)
+	defer c.spans.Put(b)
+	m := s.comparison
+	s.comparison = nil // not for ever, if it panics
+	some, over, at := c.compare(m, a[:], b[:])
+	switch {
+	case !over:
+		s.comparison = m
+	case at >= 0:
+		c.log.Info("a damaged blob is here again, and tells what was wrong", zap.Stringer("digest", m.d), zap.Int64("first_bad_offset", at))
+	}
+	return int64(some) + examCost, true
 }
 
 // stumbled goes on behind a blob at which it panicked: it would again.

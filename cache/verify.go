@@ -141,14 +141,20 @@ func (v *verification) hash(ctx context.Context, w *walk) error {
 // served, and it takes smaller bites: a hit that comes meanwhile waits for its processor.
 const politeness = 15
 
+// manners are how much to read at once, and how many times as long to rest then.
+func (v *verification) manners() (size int, rest time.Duration) {
+	if v.c.active() {
+		return chunk, politeness
+	}
+	return span, 0
+}
+
 // look hashes one blob.
 func (v *verification) look(ctx context.Context, e *exam, buf []byte) (*flaw, error) {
 	for {
-		began, some, rest := time.Now(), buf, time.Duration(0)
-		if v.c.active() {
-			some, rest = buf[:chunk], politeness
-		}
-		n, over, bad := v.c.step(e, some)
+		size, rest := v.manners()
+		began := time.Now()
+		n, over, bad := v.c.step(e, buf[:size])
 		v.c.scrubbed.bytes.Add(uint64(n))
 		wait := rest * time.Since(began)
 		if n == 0 && !over {

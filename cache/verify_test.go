@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"cistern/internal/oci"
@@ -239,6 +240,68 @@ func TestVerifyOnce(t *testing.T) {
 	}
 	c.close()
 	if _, err := c.Verify(t.Context(), Verification{}); !errors.Is(err, errClosed) {
+		t.Error(err)
+	}
+}
+
+// TestRepairElsewhere: a repository that does not give it any more is not the only one that
+// is asked; a pin's is, too.
+func TestRepairElsewhere(t *testing.T) {
+	t.Parallel()
+	for name, keep := range map[string]func(t *testing.T, c *rig, repo *Repository, manifest oci.Digest){
+		"a tag": func(t *testing.T, c *rig, repo *Repository, _ oci.Digest) {
+			content, err := c.Manifest(t.Context(), repo, oci.Reference{Repository: repo.Repository, Tag: "v1"})
+			must(t, err)
+			content.Close()
+			c.checkpoint()
+		},
+		"a pin": func(t *testing.T, c *rig, repo *Repository, manifest oci.Digest) {
+			_, err := c.Pin(oci.Reference{Repository: repo.Repository, Digest: manifest})
+			must(t, err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o, c, gone := newOrigin(), open(t, Options{Limit: 1 << 30}), newOrigin()
+			gone.refuse = func(context.Context, string, string) error { return oci.ErrNotFound }
+			layers, manifest := kept(t, c, o)
+			keep(t, c, o.repo("zeta/app"), manifest)
+			flip(t, c.fileOf(layers[0]), 5)
+			var f Finding
+			asked := map[string]bool{}
+			_, err := c.Verify(t.Context(), Verification{Found: func(x Finding) { f = x }, Progress: func(VerifyProgress) {},
+				Repository: func(r oci.Repository) (*Repository, bool) {
+					asked[r.Name] = true
+					if r.Name == "library/app" {
+						return gone.repo(r.Name), true
+					}
+					return o.repo(r.Name), true
+				}})
+			if err != nil || !f.Repaired || f.FirstBad != 5 || !asked["zeta/app"] {
+				t.Errorf("%v, %+v, asked %v", err, f, asked)
+			}
+		})
+	}
+}
+
+// TestVerifyClosed: a cache that closes while it is verified ends that.
+func TestVerifyClosed(t *testing.T) {
+	t.Parallel()
+	o, c := newOrigin(), open(t, Options{})
+	kept(t, c, o)
+	closed := make(chan struct{})
+	var once sync.Once
+	_, err := c.Verify(t.Context(), Verification{Found: func(f Finding) { t.Errorf("%+v", f) }, Progress: func(VerifyProgress) {
+		once.Do(func() {
+			go func() {
+				defer close(closed)
+				c.close()
+			}()
+			<-c.ctx.Done()
+		})
+	}})
+	<-closed
+	if !errors.Is(err, errClosed) {
 		t.Error(err)
 	}
 }

@@ -1,9 +1,12 @@
 package cache
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
+	"cistern/cache/blob"
 	"cistern/cache/index"
 	"cistern/internal/durable"
 	"cistern/internal/oci"
@@ -82,11 +85,20 @@ func (w *walk) took(e *exam, bad *flaw) (sure []damage) {
 		return []damage{{e.rec, *bad}}
 	default:
 		w.held = append(w.held, damage{e.rec, *bad})
-		if len(w.held) == mostUnreadable {
+		switch {
+		case len(w.held) < mostUnreadable:
+		case w.good != nil && !slices.ContainsFunc(w.held, func(d damage) bool { return !d.gone() }):
+			w.again, w.held = w.held, nil // somebody may have removed a folder
+		default:
 			w.stepOver(e.rec.Digest)
 		}
 	}
 	return nil
+}
+
+// gone tells whether the disk says that there is no such file, which may be true.
+func (f *flaw) gone() bool {
+	return errors.Is(f.err, errNoFile) || errors.Is(f.err, blob.ErrForeign)
 }
 
 // tookAgain is took for what has failed before.
@@ -101,7 +113,9 @@ func (w *walk) tookAgain(e *exam, bad *flaw) (sure []damage) {
 	failed := w.twice
 	w.twice = nil
 	if len(failed) > 0 && !w.c.gives(*w.good) {
-		w.held = failed
+		if w.held = failed; len(failed) >= mostUnreadable {
+			w.stepOver(w.last)
+		}
 		return nil
 	}
 	return failed

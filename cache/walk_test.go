@@ -3,6 +3,7 @@ package cache
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -148,6 +149,30 @@ func TestVerifyDiskComesBack(t *testing.T) {
 	}
 }
 
+// TestVerifyDiesBetween: a disk that dies, or is unmounted, after it has given some loses
+// nothing either.
+func TestVerifyDiesBetween(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]error{"dies": syscall.EIO, "is unmounted": syscall.ENOENT} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var left atomic.Int32
+			left.Store(1 << 30)
+			c := faultyRig(t, Options{}, func(op durabletest.Op) *durabletest.Fault {
+				if op.Kind == "open" && strings.HasPrefix(op.Name, "blobs/") && strings.Count(op.Name, "/") == 3 && left.Add(-1) < 0 {
+					return &durabletest.Fault{Err: fault}
+				}
+				return nil
+			})
+			stock(t, c, newOrigin(), 10*mostUnreadable)
+			left.Store(20)
+			if err := c.nothing(); !errors.Is(err, errUnread) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // TestVerifyNoMemory: that there is too little memory to read says nothing of a file.
 func TestVerifyNoMemory(t *testing.T) {
 	t.Parallel()
@@ -205,5 +230,19 @@ func TestVerifyBadFolder(t *testing.T) {
 	_, err := c.Verify(t.Context(), Verification{Found: func(f Finding) { found[f.Digest] = true }, Progress: func(VerifyProgress) {}})
 	if !errors.Is(err, errUnread) || !errors.Is(err, syscall.EIO) || len(found) != 1 || !found[last.String()] || c.Stats().Blobs != before-1 {
 		t.Errorf("%v, found %v, %d blobs of %d are left", err, found, c.Stats().Blobs, before)
+	}
+}
+
+// TestVerifyRemoved: what somebody has removed is found, however much it is.
+func TestVerifyRemoved(t *testing.T) {
+	t.Parallel()
+	c := open(t, Options{Limit: 1 << 30})
+	ds := stock(t, c, newOrigin(), 5*mostUnreadable)
+	slices.SortFunc(ds, func(a, b oci.Digest) int { return strings.Compare(a.Hex(), b.Hex()) })
+	for _, d := range ds[1:] {
+		must(t, os.Remove(c.fileOf(d)))
+	}
+	if found := c.verify(nil); len(found) != len(ds)-1 {
+		t.Errorf("%d findings", len(found))
 	}
 }
