@@ -252,8 +252,9 @@ func (c *Cache) proveFile(d oci.Digest) (done bool) {
 		return false
 	}
 	c.rebuild.hashed.Add(1)
+	why := "it cannot be read"
 	if intact && !f.Lasting {
-		err = c.store.SyncLying(d)
+		err, why = c.store.SyncLying(d), "it cannot be put on stable storage"
 	}
 	if err == nil && intact {
 		c.rebuild.unfit.takeLeft(d)
@@ -266,7 +267,7 @@ func (c *Cache) proveFile(d oci.Digest) (done bool) {
 		return false // it may not be counted yet, and its turn comes
 	}
 	if err != nil {
-		c.leave(f, fmt.Errorf("it cannot be read: %w", err)) // the disk may give it another day
+		c.leave(f, fmt.Errorf("%s: %w", why, err)) // the disk may give it another day
 	} else {
 		c.disown(f)
 	}

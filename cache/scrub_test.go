@@ -170,3 +170,16 @@ func TestScrubStumbles(t *testing.T) {
 		c.close()
 	})
 }
+
+// TestQuietAfterClock: a clock that was set back does not keep it from work until it has
+// come to where it was.
+func TestQuietAfterClock(t *testing.T) {
+	t.Parallel()
+	c := open(t, Options{})
+	for ago, want := range map[time.Duration]bool{-time.Hour: false, time.Second: true, time.Hour: false} {
+		c.scrubbed.used.Store(time.Now().Add(-ago).Unix())
+		if got := c.active(); got != want {
+			t.Errorf("asked %s ago: active %v", ago, got)
+		}
+	}
+}

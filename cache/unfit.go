@@ -29,7 +29,6 @@ type stuck struct {
 // leave notes that nothing can be done about a file in blobs/.
 func (c *Cache) leave(f blob.Found, why error) {
 	if before := c.rebuild.unfit.note(f, why); before.why == nil {
-		c.diskFailed("proving a blob", why)
 		c.log.Warn("a file without a record stays in the cache, and is not used", zap.Stringer("digest", f.Digest), zap.Int64("size", f.Size), zap.Error(why))
 	}
 }
