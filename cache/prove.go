@@ -245,8 +245,9 @@ func (c *Cache) proveFile(d oci.Digest) (done bool) {
 		return true
 	}
 	f, intact, err := c.intact(d)
-	if errors.Is(err, fs.ErrNotExist) {
-		return true // or what is there is not ours
+	if errors.Is(err, fs.ErrNotExist) { // or what is there is not ours
+		c.store.AddUsed(-c.rebuild.unfit.takeLeft(d))
+		return true
 	}
 	if short(err) || err != nil && c.ctx.Err() != nil {
 		return false
