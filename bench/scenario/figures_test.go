@@ -62,7 +62,7 @@ func TestWorst(t *testing.T) {
 
 func TestScenarioNames(t *testing.T) {
 	t.Parallel()
-	if !strings.HasPrefix(Names(), "warm-large, ") || len(All()) != 18 {
+	if !strings.HasPrefix(Names(), "warm-large, ") || len(All()) != 19 {
 		t.Errorf("scenarios: %s", Names())
 	}
 }

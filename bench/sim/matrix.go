@@ -8,6 +8,7 @@ import (
 	"math"
 	"runtime"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -50,6 +51,13 @@ func (m Matrix) Run(ctx context.Context) (Report, error) {
 				r.Rows = append(r.Rows, Row{s, percent, p.Name, make([]Outcome, m.Seeds)})
 			}
 		}
+	}
+	var logging sync.Mutex
+	log := m.Logf
+	m.Logf = func(format string, args ...any) { // whoever gives it need not mind that seeds run at once
+		logging.Lock()
+		defer logging.Unlock()
+		log(format, args...)
 	}
 	perScenario := len(m.Percents) * len(m.Policies)
 	g, ctx := errgroup.WithContext(ctx)
