@@ -57,7 +57,7 @@ func TestFull(t *testing.T) {
 				t.Parallel()
 				v := lab.NewVolume(t, lab.VolumeOptions{Kind: kind, Size: 48 * mib})
 				r := start(t, settings{dir: filepath.Join(v.Dir, "cache")})
-				canary, small := r.blob(300_000), r.blob(1000)
+				canary, small := r.blob(120_000), r.blob(1000)
 				r.recorded(canary, small)
 				b := r.gated(size, max(c.held, 0))
 				if c.held < 0 {

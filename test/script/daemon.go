@@ -44,7 +44,7 @@ func cmdCistern(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("CISTERN", s.daemon.Addr)
 	ts.Setenv("CISTERN_ADMIN", s.daemon.Admin)
 	ts.Setenv("CACHE", s.cache)
-	s.canary = s.content.Random("CANARY", s.name, 300_000)
+	s.canary = s.content.Random("CANARY", s.name, 120_000)
 	if s.getCanary(); !s.getCanary().isHit(s.canary) {
 		ts.Logf("the daemon does not cache: there will be no canary")
 		s.canary = ""
