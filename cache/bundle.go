@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"time"
 
 	"cistern/cache/index"
 	"cistern/internal/oci"
@@ -187,7 +188,24 @@ func (c *Cache) lacks(kind string, d oci.Digest) string {
 type Kept struct {
 	io.ReadSeeker // an *os.File where it lies in one: sendfile
 	Size          int64
+	c             *Cache
 	close         func() error
+}
+
+// carryQuiet is how long nobody must have asked for anything cached for a copy to go on
+// without a rest, and carryPoliteness how many times as long it rests as it works else.
+const (
+	carryQuiet      = 2 * time.Second
+	carryPoliteness = 3
+)
+
+// Rest is how long whoever copies it should rest after so long a time of copying: hits come
+// first.
+func (k *Kept) Rest(worked time.Duration) time.Duration {
+	if time.Since(time.Unix(k.c.scrubbed.used.Load(), 0)) > carryQuiet {
+		return 0
+	}
+	return carryPoliteness * worked
 }
 
 // Close closes it.
@@ -198,11 +216,11 @@ func (k *Kept) Close() error { return k.close() }
 func (c *Cache) OpenKept(d oci.Digest) (*Kept, error) {
 	if rec, ok := c.findStored(d); ok {
 		if f, ok := c.openStored(rec); ok {
-			return &Kept{f.File, f.Size, f.Close}, nil
+			return &Kept{f.File, f.Size, c, f.Close}, nil
 		}
 	}
 	if e, ok := c.hot.get(d); ok {
-		return &Kept{bytes.NewReader(e.data), int64(len(e.data)), func() error { return nil }}, nil
+		return &Kept{bytes.NewReader(e.data), int64(len(e.data)), c, func() error { return nil }}, nil
 	}
 	return nil, &oci.Error{Code: oci.CodeBlobUnknown, Message: c.lacks("blob", d), Err: oci.ErrNotFound}
 }
