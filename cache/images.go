@@ -269,6 +269,7 @@ type Next struct {
 	Size      int64     `json:"size"`
 	Allocated int64     `json:"allocated"`
 	LastUsed  time.Time `json:"last_used"`
+	Once      bool      `json:"once,omitempty"` // it was not used again since it came, and counts as index.OnceAges times as old
 }
 
 // EvictNext tells what would go first, for so many bytes, in that order, some thousand
@@ -290,7 +291,7 @@ func (c *Cache) EvictNext(want int64) ([]Next, error) {
 		if at := c.lastTouch(v.Digest); at.After(v.LastUsed) {
 			v.LastUsed = at
 		}
-		next = append(next, Next{Digest: v.Digest.String(), Class: v.Class.String(), Size: v.Size, Allocated: v.Allocated, LastUsed: v.LastUsed})
+		next = append(next, Next{Digest: v.Digest.String(), Class: v.Class.String(), Size: v.Size, Allocated: v.Allocated, LastUsed: v.LastUsed, Once: v.Once()})
 	}
 	return next, nil
 }

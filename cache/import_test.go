@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cistern/cache/index"
@@ -372,4 +373,22 @@ func TestImportOtherDigest(t *testing.T) {
 	if i, err := there.Import(oci.Reference{Repository: s.ref("v1").Repository, Digest: oci.FromBytes([]byte("other"))}, b); err == nil {
 		t.Errorf("%+v", i)
 	}
+}
+
+// TestCarryingRests: who copies rests while somebody asks for what is here, and not else.
+func TestCarryingRests(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := &Cache{}
+		k := &Kept{c: c}
+		time.Sleep(time.Hour) // the clock of a bubble begins with a whole second
+		c.scrubbed.used.Store(time.Now().Unix())
+		if got := k.Rest(time.Second); got != carryPoliteness*time.Second {
+			t.Errorf("%v", got)
+		}
+		time.Sleep(carryQuiet + time.Second)
+		if got := k.Rest(time.Second); got != 0 {
+			t.Errorf("%v", got)
+		}
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -40,7 +41,7 @@ var ErrNotPinned = fmt.Errorf("it is not pinned; `cistern ls --pinned` lists wha
 
 // Pin keeps an image: its manifests, of the platforms that are pulled, and their blobs,
 // also what is pulled later. A tag's pin follows the tag: what it named before is kept
-// until its new manifest is here. When Pin returns without an error, the pin is on stable
+// until what it names now can be pulled from here. When Pin returns without an error, the pin is on stable
 // storage, with what was here of the image. To pin again what is pinned changes nothing.
 func (c *Cache) Pin(ref oci.Reference) (Pin, error) {
 	if !c.writable() {
@@ -71,7 +72,8 @@ func (c *Cache) Pin(ref oci.Reference) (Pin, error) {
 	}
 	if err != nil {
 		p.take(ref)
-		return Pin{}, errors.Join(err, c.unsaved())
+		p.changed() // also where the file was written before it failed
+		return Pin{}, err
 	}
 	return c.pinInfo(ref), nil
 }
@@ -109,17 +111,17 @@ func (c *Cache) Unpin(ref oci.Reference) error {
 	}
 	if err := c.savePins(); err != nil {
 		p.put(ref, r)
-		return errors.Join(err, c.unsaved())
+		p.changed()
+		return err
 	}
 	return nil
 }
 
-// unsaved has the next checkpoint write what a failed change may have left in the file.
-func (c *Cache) unsaved() error {
-	c.pins.mu.Lock()
-	defer c.pins.mu.Unlock()
-	c.pins.unsaved = true
-	return nil
+// changed has the pins written down after the next checkpoint.
+func (p *pins) changed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unsaved = true
 }
 
 func (p *pins) put(ref oci.Reference, r root) {
@@ -191,17 +193,18 @@ func (p *pins) keeping(d oci.Digest) (refs []oci.Reference) {
 		return nil
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	for ref, r := range p.roots {
-		if met := map[oci.Digest]bool{}; p.reaches(r.last, d, met) || p.reaches(r.next, d, met) {
+	roots, links := maps.Clone(p.roots), p.links // which nobody changes: hits wait for mu
+	p.mu.Unlock()
+	for ref, r := range roots {
+		if met := map[oci.Digest]bool{}; reaches(links, r.last, d, met) || reaches(links, r.next, d, met) {
 			refs = append(refs, ref)
 		}
 	}
 	return refs
 }
 
-// reaches tells whether a manifest is, or names, a digest; mu is held.
-func (p *pins) reaches(from, d oci.Digest, met map[oci.Digest]bool) bool {
+// reaches tells whether a manifest is, or names, a digest.
+func reaches(links map[oci.Digest]named, from, d oci.Digest, met map[oci.Digest]bool) bool {
 	if from == d {
 		return true
 	}
@@ -209,9 +212,9 @@ func (p *pins) reaches(from, d oci.Digest, met map[oci.Digest]bool) bool {
 		return false
 	}
 	met[from] = true
-	n := p.links[from]
+	n := links[from]
 	return slices.ContainsFunc(n.Blobs, func(b sized) bool { return b.Digest == d }) ||
-		slices.ContainsFunc(n.Manifests, func(m sized) bool { return p.reaches(m.Digest, d, met) })
+		slices.ContainsFunc(n.Manifests, func(m sized) bool { return reaches(links, m.Digest, d, met) })
 }
 
 // pinLine is a line of the file: a pin, or what a manifest names that is pinned, so that
@@ -276,7 +279,7 @@ func (c *Cache) keepPins(n int) bool {
 	}
 	defer c.pins.changing.Unlock()
 	if err := c.savePins(); err != nil {
-		_ = c.unsaved()
+		c.pins.changed()
 		c.diskFailed("writing the pins down", err)
 		return false
 	}

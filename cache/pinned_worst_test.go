@@ -337,20 +337,6 @@ func TestPinSweep(t *testing.T) {
 	}
 }
 
-// TestPinForeign: layers that are called foreign, and are here, are kept.
-func TestPinForeign(t *testing.T) {
-	t.Parallel()
-	s := newShelf(t)
-	d := s.o.put(noise(3*mib, 4243))
-	s.o.tag("v1", fmt.Sprintf(`{"layers":[{"mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip","digest":%q,"size":%d}]}`, d, 3*mib))
-	s.pull("v1", []oci.Digest{d})
-	p := s.pin(s.ref("v1"))
-	s.churn()
-	if s.here(d) != 1 {
-		t.Errorf("a layer of a pinned image is gone: %+v", p)
-	}
-}
-
 // TestRemoveAlias: another name of what is pinned goes, and its blobs stay.
 func TestRemoveAlias(t *testing.T) {
 	t.Parallel()
@@ -362,20 +348,6 @@ func TestRemoveAlias(t *testing.T) {
 	r, err := s.Remove(s.ref("latest"))
 	if err != nil || r.Tags != 1 {
 		t.Errorf("the tag latest, which is not pinned, stays: %+v, %v; unpin: %v (%s)", r, err, s.Unpin(s.ref("latest")), m)
-	}
-}
-
-// TestPinUnknownAlgorithm: one digest that nobody knows does not hide the others.
-func TestPinUnknownAlgorithm(t *testing.T) {
-	t.Parallel()
-	s := newShelf(t)
-	d := s.o.put(noise(3*mib, 4243))
-	s.o.tag("v1", fmt.Sprintf(`{"layers":[{"digest":%q,"size":%d},{"digest":"sha384:%s","size":1}]}`, d, 3*mib, strings.Repeat("a", 96)))
-	s.pull("v1", []oci.Digest{d})
-	p := s.pin(s.ref("v1"))
-	s.churn()
-	if s.here(d) != 1 {
-		t.Errorf("a layer of a pinned image is gone: %+v", p)
 	}
 }
 
@@ -447,16 +419,26 @@ func TestPinRollback(t *testing.T) {
 	}
 }
 
-// TestPinSchema1: layers of schema 1 are kept.
-func TestPinSchema1(t *testing.T) {
+// TestPinOddManifests: layers are kept that are called foreign and are here, that stand beside
+// a digest that nobody knows, and that schema 1 names.
+func TestPinOddManifests(t *testing.T) {
 	t.Parallel()
-	s := newShelf(t)
-	d := s.o.put(noise(3*mib, 4243))
-	s.o.tag("v1", fmt.Sprintf(`{"schemaVersion":1,"fsLayers":[{"blobSum":%q}]}`, d))
-	s.pull("v1", []oci.Digest{d})
-	p := s.pin(s.ref("v1"))
-	s.churn()
-	if s.here(d) != 1 {
-		t.Errorf("a layer of a pinned image is gone: %+v", p)
+	for name, form := range map[string]string{
+		"foreign": `{"layers":[{"mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip","digest":%q,"size":3145728}]}`,
+		"unknown": `{"layers":[{"digest":%q,"size":3145728},{"digest":"sha384:` + strings.Repeat("a", 96) + `","size":1}]}`,
+		"schema1": `{"schemaVersion":1,"fsLayers":[{"blobSum":%q}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newShelf(t)
+			d := s.o.put(noise(3*mib, 4243))
+			s.o.tag("v1", fmt.Sprintf(form, d))
+			s.pull("v1", []oci.Digest{d})
+			p := s.pin(s.ref("v1"))
+			s.churn()
+			if s.here(d) != 1 {
+				t.Errorf("a layer of a pinned image is gone: %+v", p)
+			}
+		})
 	}
 }

@@ -158,6 +158,12 @@ func (s stored) lane() lane {
 // laneAgain all large blobs stood in one: those do until they are used.
 func (s stored) mayStandIn(l lane) bool { return l == lane(s.class) || l == s.lane() }
 
+// Once tells whether a blob counts OnceAges times as old as it is: it is large, and was not
+// used again since it came.
+func (r Record) Once() bool {
+	return r.Class == ClassLarge && !again(nanos(r.FirstSeen), nanos(r.LastUsed))
+}
+
 // again tells whether a use counts as one after the first.
 func again(first, used uint64) bool { return used > first && used-first >= uint64(AgainAfter) }
 

@@ -243,10 +243,14 @@ func (a *app) evictionTable(e admin.Eviction) {
 	sum := int64(0)
 	for _, n := range e.Next {
 		sum += n.Allocated
-		rows = append(rows, []string{age(n.LastUsed, time.Now()), size(uint64(n.Allocated)), n.Class, cutDigest(n.Digest)})
+		why := "not used since"
+		if n.Once {
+			why = "not used again since it came: counts as twice as old"
+		}
+		rows = append(rows, []string{age(n.LastUsed, time.Now()), size(uint64(n.Allocated)), n.Class, cutDigest(n.Digest), why})
 	}
-	table(a.stdout, []string{"LAST USED", "ON DISK", "CLASS", "DIGEST"}, rows)
-	fmt.Fprintf(a.stdout, "%d blobs, %s in all: they were not used for the longest time\n", len(e.Next), size(uint64(sum)))
+	table(a.stdout, []string{"LAST USED", "ON DISK", "CLASS", "DIGEST", "WHY"}, rows)
+	fmt.Fprintf(a.stdout, "%d blobs, %s in all, the oldest first; what is pinned, read, or of a class at its floor is passed over\n", len(e.Next), size(uint64(sum)))
 }
 
 // completeImages offers names of cached images to the shell; none if there is no daemon
