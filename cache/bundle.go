@@ -87,7 +87,7 @@ func (b *bundler) look(d oci.Digest, depth int) (missing string) {
 	if why := b.ours("manifest", rec); why != "" {
 		return why
 	}
-	m, err := parseManifest(data)
+	m, err := oci.ParseManifest(data)
 	if err != nil || depth > maxNesting {
 		return "manifest " + d.String() + " is not one"
 	}
@@ -96,8 +96,8 @@ func (b *bundler) look(d oci.Digest, depth int) (missing string) {
 			return missing
 		}
 	}
-	content := m.content()
-	if m.unnamed() {
+	content := m.Content()
+	if m.Unnamed() {
 		return "manifest " + d.String() + " names something without a digest"
 	}
 	for _, l := range content {
@@ -142,7 +142,7 @@ const maxCarried = 1 << 15
 
 // children adds those of an index that are here whole. If none is, it tells what the first one lacks
 // whose manifest is here, since somebody has pulled that, or else any.
-func (b *bundler) children(m imageManifest, depth int) (missing string) {
+func (b *bundler) children(m oci.Manifest, depth int) (missing string) {
 	absent, whole := "", false
 	for _, child := range m.Manifests {
 		why := b.manifest(child.Digest, depth+1)
@@ -153,12 +153,12 @@ func (b *bundler) children(m imageManifest, depth int) (missing string) {
 		switch {
 		case why == "":
 			whole = true
-			b.Platforms = append(b.Platforms, child.platform())
+			b.Platforms = append(b.Platforms, child.PlatformName())
 		case !here:
 			b.Absent++
 			absent = why
 		default:
-			b.Partial = append(b.Partial, child.platform()+": "+why)
+			b.Partial = append(b.Partial, child.PlatformName()+": "+why)
 		}
 	}
 	switch {

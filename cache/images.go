@@ -1,12 +1,9 @@
 package cache
 
 import (
-	"encoding/json"
 	"iter"
 	"maps"
 	"math"
-	"slices"
-	"strings"
 	"time"
 
 	"cistern/cache/index"
@@ -177,14 +174,14 @@ func (l *lister) manifest(d oci.Digest, p Part, depth int) {
 	if !ok {
 		return
 	}
-	m, err := parseManifest(data)
+	m, err := oci.ParseManifest(data)
 	if err != nil {
 		return
 	}
 	if len(m.Manifests) > 0 {
 		l.parts[at].Kind = "index"
 	}
-	for _, b := range m.content() {
+	for _, b := range m.Content() {
 		kind := "layer"
 		if m.Config != nil && b.Digest == m.Config.Digest {
 			kind = "config"
@@ -192,43 +189,8 @@ func (l *lister) manifest(d oci.Digest, p Part, depth int) {
 		l.add(b.Digest, Part{Kind: kind, Size: b.Size})
 	}
 	for _, child := range m.Manifests {
-		l.manifest(child.Digest, Part{Kind: "manifest", Platform: child.platform(), Size: child.Size}, depth+1)
+		l.manifest(child.Digest, Part{Kind: "manifest", Platform: child.PlatformName(), Size: child.Size}, depth+1)
 	}
-}
-
-// imageManifest is a manifest of any kind, with the platforms of an index.
-type imageManifest struct {
-	links
-	Manifests []platformLink `json:"manifests"`
-}
-
-type platformLink struct {
-	link
-	Platform struct{ OS, Architecture, Variant string } `json:"platform"`
-}
-
-// platform is linux/arm64/v8; "?" if it does not say.
-func (l platformLink) platform() string {
-	p := strings.Trim(l.Platform.OS+"/"+l.Platform.Architecture+"/"+l.Platform.Variant, "/")
-	if p == "" {
-		return "?"
-	}
-	return p
-}
-
-// unnamed tells whether something is named without a digest.
-func (m imageManifest) unnamed() bool {
-	for _, l := range slices.Concat(m.Layers, m.Blobs) {
-		if l.Digest.IsZero() {
-			return true
-		}
-	}
-	return m.Config != nil && m.Config.Digest.IsZero()
-}
-
-func parseManifest(data []byte) (m imageManifest, err error) {
-	err = json.Unmarshal(data, &m)
-	return m, err
 }
 
 // add adds one part. It tells whether that is here, and was not named before.

@@ -105,7 +105,7 @@ func (l *sizedList) UnmarshalJSON(b []byte) error {
 		size, _ := e.Size.(float64)
 		for _, text := range []string{e.Digest, e.BlobSum} {
 			if d, err := oci.ParseDigest(text); err == nil {
-				*l = append(*l, sized{d, int64(min(max(0, size), maxSaid)), isForeign(e.MediaType)})
+				*l = append(*l, sized{d, int64(min(max(0, size), maxSaid)), oci.IsForeign(e.MediaType)})
 			}
 		}
 	}

@@ -1,9 +1,9 @@
 package layout
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
-	"strings"
+	"slices"
 
 	"cistern/internal/oci"
 )
@@ -86,7 +86,7 @@ func (l *lister) look(d oci.Descriptor, depth int) (whole bool, err error) {
 	}
 	children := 0
 	for _, child := range m.Manifests {
-		here, err := l.manifest(child.descriptor(), depth+1)
+		here, err := l.manifest(child.Descriptor(), depth+1)
 		switch {
 		case err != nil:
 			return false, err
@@ -99,55 +99,22 @@ func (l *lister) look(d oci.Descriptor, depth int) (whole bool, err error) {
 	if len(m.Manifests) > 0 && children == 0 {
 		return false, nil
 	}
-	for _, b := range m.content() {
-		if err := l.add(b.descriptor(), false); err != nil {
+	for _, b := range m.Content() {
+		if err := l.add(b.Descriptor(), false); err != nil {
 			return false, err
 		}
 	}
 	return true, l.add(d, true)
 }
 
-// manifest is what is read of a manifest of any kind.
-type manifest struct {
-	Config    *link  `json:"config"`
-	Layers    []link `json:"layers"`
-	Blobs     []link `json:"blobs"`
-	Manifests []link `json:"manifests"`
-}
-
-type link struct {
-	MediaType string     `json:"mediaType"`
-	Digest    oci.Digest `json:"digest"`
-	Size      int64      `json:"size"`
-}
-
-func (l link) descriptor() oci.Descriptor {
-	return oci.Descriptor{MediaType: l.MediaType, Digest: l.Digest, Size: l.Size}
-}
-
-func parse(b []byte) (m manifest, err error) {
-	if err := json.Unmarshal(b, &m); err != nil {
+// parse reads a manifest that names all of what it names by digest and size.
+func parse(b []byte) (m oci.Manifest, err error) {
+	if m, err = oci.ParseManifest(b); err != nil {
 		return m, err
 	}
-	for _, l := range append(m.content(), m.Manifests...) {
-		if l.Digest.IsZero() || l.Size < 0 {
-			return m, fmt.Errorf("it names something without a digest or a size")
-		}
+	sizeless := func(l oci.Link) bool { return l.Size < 0 }
+	if m.Unnamed() || slices.ContainsFunc(m.Content(), sizeless) || slices.ContainsFunc(m.Manifests, sizeless) {
+		return m, errors.New("it names something without a digest or a size")
 	}
 	return m, nil
-}
-
-// content is config and layers, without what no registry serves.
-func (m manifest) content() []link {
-	all := append(append([]link{}, m.Layers...), m.Blobs...)
-	if m.Config != nil {
-		all = append(all, *m.Config)
-	}
-	var ls []link
-	for _, b := range all {
-		if !strings.Contains(b.MediaType, "foreign") && !strings.Contains(b.MediaType, "nondistributable") {
-			ls = append(ls, b)
-		}
-	}
-	return ls
 }

@@ -87,12 +87,12 @@ func (p *porter) children(m fields, depth int) (here int, made bool, err error) 
 		return 0, false, nil
 	}
 	var all, kept []fields
-	var links []link
+	var links []oci.Link
 	if err := errors.Join(json.Unmarshal(m["manifests"], &all), json.Unmarshal(m["manifests"], &links)); err != nil {
 		return 0, false, err
 	}
 	for i, child := range all {
-		now, err := p.manifest(links[i].descriptor(), depth+1)
+		now, err := p.manifest(links[i].Descriptor(), depth+1)
 		if err != nil {
 			return 0, false, err
 		}
