@@ -192,20 +192,37 @@ type Kept struct {
 	close         func() error
 }
 
-// carryQuiet is how long nobody must have asked for anything cached for a copy to go on
-// without a rest, and carryPoliteness how many times as long it rests as it works else.
 const (
-	carryQuiet      = 2 * time.Second
-	carryPoliteness = 3
+	// carryQuiet is how long nobody must have asked for anything cached for a copy to go on
+	// without a rest.
+	carryQuiet = 2 * time.Second
+	// carryRate is how many bytes of a copy go out in a second else. What they
+	// cost here is the lesser part: the client that hashes and writes them is often beside hits, too,
+	// and in a session or container of its own it gets its share however nice it is.
+	carryRate = 32 << 20
 )
 
-// Rest is how long whoever copies it should rest after so long a time of copying: hits come
-// first.
-func (k *Kept) Rest(worked time.Duration) time.Duration {
-	if time.Since(time.Unix(k.c.scrubbed.used.Load(), 0)) > carryQuiet {
+// Bite is how many bytes should be copied at once.
+func (k *Kept) Bite() int64 {
+	if k.alone() {
+		return span
+	}
+	return bite
+}
+
+// Rest is how long whoever copies it should rest after so many bytes, which took so long: hits
+// come first.
+func (k *Kept) Rest(n int64, worked time.Duration) time.Duration {
+	if k.alone() {
 		return 0
 	}
-	return carryPoliteness * worked
+	return max(politeness*worked, time.Duration(n)*time.Second/carryRate-worked)
+}
+
+// alone tells whether nobody is served.
+func (k *Kept) alone() bool {
+	ago := time.Since(time.Unix(k.c.scrubbed.used.Load(), 0)) // negative, if the clock was set back: nobody knows
+	return ago < 0 || ago > carryQuiet
 }
 
 // Close closes it.

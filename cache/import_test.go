@@ -383,11 +383,14 @@ func TestCarryingRests(t *testing.T) {
 		k := &Kept{c: c}
 		time.Sleep(time.Hour) // the clock of a bubble begins with a whole second
 		c.scrubbed.used.Store(time.Now().Unix())
-		if got := k.Rest(time.Second); got != carryPoliteness*time.Second {
+		if got := k.Rest(1, time.Second); got != politeness*time.Second || k.Bite() != bite {
+			t.Errorf("%v", got)
+		}
+		if got := k.Rest(carryRate, 10*time.Millisecond); got != 990*time.Millisecond {
 			t.Errorf("%v", got)
 		}
 		time.Sleep(carryQuiet + time.Second)
-		if got := k.Rest(time.Second); got != 0 {
+		if got := k.Rest(1, time.Second); got != 0 || k.Bite() != span {
 			t.Errorf("%v", got)
 		}
 	})

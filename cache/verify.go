@@ -137,14 +137,17 @@ func (v *verification) hash(ctx context.Context, w *walk) error {
 	}
 }
 
-// politeness is how many times as long a Verify rests as it works while somebody is
-// served, and it takes smaller bites: a hit that comes meanwhile waits for its processor.
-const politeness = 15
+// While somebody is served, who reads all there is takes small bites, since a hit that comes
+// meanwhile waits for its processor, and rests many times as long as it works.
+const (
+	bite       = 64 << 10
+	politeness = 15
+)
 
 // manners are how much to read at once, and how many times as long to rest then.
 func (v *verification) manners() (size int, rest time.Duration) {
 	if v.c.active() {
-		return chunk, politeness
+		return bite, politeness
 	}
 	return span, 0
 }

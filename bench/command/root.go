@@ -23,7 +23,7 @@ both around a proxy. "run" does all of it; "measure" puts the load on any addres
 Everything stays on loopback. Linux only.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(upstreamCommand(), filesCommand(), floorCommand(), runCommand(), populateCommand(), measureCommand(), demoCommand(), evictSimCommand(), traceCommand())
+	root.AddCommand(upstreamCommand(), filesCommand(), floorCommand(), runCommand(), populateCommand(), measureCommand(), fillsCommand(), demoCommand(), evictSimCommand(), traceCommand())
 	return root
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"syscall"
 	"time"
 )
 
@@ -18,6 +19,7 @@ func (f *Fleet) Ask(ctx context.Context, t *Target, verb ...string) (first time.
 		return 0, fmt.Errorf("%s has no admin listener", t.Name)
 	}
 	cmd := exec.CommandContext(ctx, f.opts.Cistern, append(verb, "--admin", t.Admin)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // as from a shell: where the kernel schedules sessions as groups, being nice is of no use
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	out, err := cmd.StdoutPipe()
@@ -36,4 +38,14 @@ func (f *Fleet) Ask(ctx context.Context, t *Target, verb ...string) (first time.
 		return 0, fmt.Errorf("cistern %s: %w: %s", verb, err, bytes.TrimSpace(said.Bytes()))
 	}
 	return first, nil
+}
+
+// Aside runs one of the bench's own commands until ctx ends, with the processor time that
+// nobody else wants: what in real life is on other machines.
+func (f *Fleet) Aside(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, "chrt", append([]string{"--idle", "0", f.opts.Self}, args...)...)
+	if said, err := cmd.CombinedOutput(); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("cistern-bench %s: %w: %s", args[0], err, bytes.TrimSpace(said))
+	}
+	return nil
 }

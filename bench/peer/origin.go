@@ -19,6 +19,7 @@ const (
 	Plain    = "plain"    // open, blobs served by itself
 	Token    = "token"    // bearer tokens
 	Redirect = "redirect" // bearer tokens, and blobs redirected: as the large registries are
+	Yielding = "yielding" // plain, and gets the processor time that nobody else wants: an upstream is on another machine
 )
 
 // Origin is a synthetic registry in a process of its own.
@@ -56,7 +57,7 @@ func (f *Fleet) Origin(ctx context.Context, variant string) (*Origin, error) {
 		return nil, err
 	}
 	args := []string{"upstream", "--digest-cache", f.opts.DigestCache}
-	if variant != Plain {
+	if variant == Token || variant == Redirect {
 		args = append(args, "--auth")
 	}
 	if variant == Redirect {
@@ -67,7 +68,7 @@ func (f *Fleet) Origin(ctx context.Context, variant string) (*Origin, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upstream: %w", err)
 	}
-	p, err := f.run(proc.Spec{Path: f.opts.Self, Args: args, Log: filepath.Join(dir, "log"), Stdout: file})
+	p, err := f.run(proc.Spec{Path: f.opts.Self, Args: args, Log: filepath.Join(dir, "log"), Stdout: file, Idle: variant == Yielding})
 	if err != nil {
 		return nil, fmt.Errorf("upstream: %w", err)
 	}

@@ -25,6 +25,8 @@ type Spec struct {
 	Log string
 	// Stdout, when set, gets the standard output instead.
 	Stdout io.Writer
+	// Idle gives it the processor time that nobody else wants.
+	Idle bool
 }
 
 // Process is a running program with its children. Its methods may be called from
@@ -40,6 +42,9 @@ func Start(s Spec) (*Process, error) {
 	log, err := os.OpenFile(s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("log of %s: %w", s.Path, err)
+	}
+	if s.Idle {
+		s.Path, s.Args = "chrt", append([]string{"--idle", "0", s.Path}, s.Args...) // it execs: the process is the program's own
 	}
 	cmd := exec.Command(s.Path, s.Args...)
 	cmd.Env = append(os.Environ(), s.Env...)

@@ -34,7 +34,7 @@ func (b *Bench) beside(ctx context.Context) (err error) {
 	if len(b.only(peer.Cistern)) == 0 {
 		return nil
 	}
-	o, err := b.Fleet.Origin(ctx, peer.Plain)
+	o, err := b.Fleet.Origin(ctx, peer.Yielding)
 	if err != nil {
 		return err
 	}
@@ -97,20 +97,20 @@ func (b *Bench) besideRound(ctx context.Context, o *peer.Origin, t *peer.Target,
 	}
 	ctx, over := context.WithCancel(ctx)
 	defer over()
+	var exported int64
 	g, gctx := errgroup.WithContext(ctx)
 	if c.verify {
 		g.Go(func() error { return verifying(gctx, t) })
 	}
 	if c.export != "" {
-		g.Go(func() error { return b.exporting(gctx, t, c.export) })
+		g.Go(func() (err error) { exported, err = b.exporting(gctx, t, c.export); return err })
 	}
 	if c.fill != nil {
-		s := &storming{target: c.fill, clients: evictingClients, every: evictingEvery}
-		var err error
-		if s.im, err = o.Image(ctx, evictingBlobs, b.fresh("e")); err != nil {
+		fills := Fills{c.fill.Base, o.Base, evictingBlobs, b.fresh("e"), evictingClients, evictingEvery}
+		if _, err := o.Image(ctx, fills.Repository, fills.Tag); err != nil { // its digests are reckoned now
 			return err
 		}
-		g.Go(func() error { _, err := s.run(gctx); return err })
+		g.Go(func() error { return b.Fleet.Aside(gctx, fills.args()...) })
 	}
 	before, err := counted(ctx, t)
 	if err != nil {
@@ -134,6 +134,7 @@ func (b *Bench) besideRound(ctx context.Context, o *peer.Origin, t *peer.Target,
 	b.addHits(c.name, t, got)
 	b.add(c.name, t.Name, "verified meanwhile, MB/s", (after[0]-before[0])/1e6/took)
 	b.add(c.name, t.Name, "evicted meanwhile, blobs/s", (after[1]-before[1])/took)
+	b.add(c.name, t.Name, "exported meanwhile, MB/s", float64(exported)/1e6/took)
 	return err
 }
 
@@ -145,22 +146,32 @@ func counted(ctx context.Context, t *peer.Target) (n [2]float64, err error) {
 	return n, err
 }
 
-// exporting exports an image again and again, until ctx ends.
-func (b *Bench) exporting(ctx context.Context, t *peer.Target, image string) error {
+// exporting exports an image again and again, until ctx ends, and tells how many bytes.
+func (b *Bench) exporting(ctx context.Context, t *peer.Target, image string) (bytes int64, err error) {
 	dir, err := b.Fleet.Folder("export")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for ctx.Err() == nil {
-		path := filepath.Join(dir, "x.tar")
-		if _, err := b.Fleet.Ask(ctx, t, "export", image, "-o", path); err != nil && ctx.Err() == nil {
-			return err
+		if _, err := b.Fleet.Ask(ctx, t, "export", image, "-o", filepath.Join(dir, "x.tar")); err != nil && ctx.Err() == nil {
+			return 0, err
 		}
-		if err := os.Remove(path); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("removing an export: %w", err)
+		files, err := os.ReadDir(dir) // an export that ctx has ended is there under another name
+		if err != nil {
+			return 0, err
+		}
+		for _, f := range files {
+			fi, err := f.Info()
+			if err != nil {
+				return 0, err
+			}
+			bytes += fi.Size()
+			if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
+				return 0, err
+			}
 		}
 	}
-	return nil
+	return bytes, nil
 }
 
 // verifying has all blobs verified again and again, until ctx ends.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -144,6 +145,32 @@ func (s *storming) run(ctx context.Context) (int64, error) {
 	}
 	err := g.Wait()
 	return done.Load(), err
+}
+
+// Fills are a storm from a process of its own, and its flags.
+type Fills struct {
+	Target     string // base URL
+	Control    string // of the synthetic registry behind it
+	Repository string
+	Tag        string
+	Clients    int
+	Every      time.Duration // between the starts of two fills of one client; 0 = no pause
+}
+
+// Run fills until ctx ends.
+func (f Fills) Run(ctx context.Context) error {
+	im, err := origin.Control{Base: f.Control}.Image(ctx, f.Repository, f.Tag)
+	if err != nil {
+		return err
+	}
+	s := storming{target: &peer.Target{Base: f.Target}, clients: f.Clients, every: f.Every, im: im}
+	_, err = s.run(ctx)
+	return err
+}
+
+func (f Fills) args() []string {
+	return []string{"fills", "--target", f.Target, "--control", f.Control, "--repository", f.Repository, "--tag", f.Tag,
+		"--clients", strconv.Itoa(f.Clients), "--every", f.Every.String()}
 }
 
 // hitsBeside times hits while a storm rages; nil: while nothing does.

@@ -82,21 +82,18 @@ func (h *Handler) keptBlob(w http.ResponseWriter, r *http.Request) {
 	}
 	for sent := int64(0); sent < k.Size; {
 		began := time.Now()
-		n, err := io.CopyN(w, k.ReadSeeker, min(carrySpan, k.Size-sent)) // sendfile
+		n, err := io.CopyN(w, k.ReadSeeker, min(k.Bite(), k.Size-sent)) // sendfile
 		if err != nil {
 			panic(http.ErrAbortHandler) // it is shorter than it was, or nobody reads: a cut answer says so
 		}
 		sent += n
 		select {
-		case <-time.After(k.Rest(time.Since(began))):
+		case <-time.After(k.Rest(n, time.Since(began))):
 		case <-r.Context().Done():
 			panic(http.ErrAbortHandler)
 		}
 	}
 }
-
-// carrySpan is how many bytes go out at once: hits wait for as long.
-const carrySpan = 1 << 20
 
 func digestOf(w http.ResponseWriter, r *http.Request) (oci.Digest, bool) {
 	d, err := oci.ParseDigest(r.PathValue("digest"))

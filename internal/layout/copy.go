@@ -57,8 +57,10 @@ func copyHashing(to io.Writer, from io.Reader, h hash.Hash) (n int64, err error)
 	defer func() { close(full); <-done }()
 	for {
 		b := <-free
-		m, rerr := io.ReadFull(from, b)
-		if m > 0 {
+		m, rerr := from.Read(b) // what there is: a paced copy is hashed and written in small bites
+		if m == 0 {
+			free <- b
+		} else {
 			full <- b[:m]
 			if _, err := to.Write(b[:m]); err != nil { // nobody changes b: it is not read into before this returns
 				return n, err
@@ -67,7 +69,7 @@ func copyHashing(to io.Writer, from io.Reader, h hash.Hash) (n int64, err error)
 		}
 		switch rerr {
 		case nil:
-		case io.EOF, io.ErrUnexpectedEOF:
+		case io.EOF:
 			return n, nil
 		default:
 			return n, rerr
