@@ -18,18 +18,21 @@ import (
 	"cistern/bench/peer"
 )
 
-// The fills that evict: ten in a second, of a MiB each, into a cache that is full.
+// What is evicted are blobs of 256 KiB, four for each fill of a MiB: ten in a second, or forty.
 const (
-	evictingClients = 2
-	evictingEvery   = time.Second * evictingClients / 10
-	evictingBlobs   = "beside/600x1m"
-	besidePrefill   = "beside/540x1m"
-	besideExported  = "beside/4x32m" // again and again; pinned, or it would be evicted
+	evictingBlobs  = "beside/600x1m"
+	besidePrefill  = "beside/2160x256k"
+	besideExported = "beside/4x32m" // again and again; pinned, or it would be evicted
+)
+
+var (
+	tenEvictions = Fills{Repository: evictingBlobs, Clients: 1, Every: 400 * time.Millisecond}
+	tenFills     = Fills{Repository: evictingBlobs, Clients: 2, Every: 200 * time.Millisecond}
 )
 
 // beside measures the latency of hits while all that is cached is verified, while an image
-// is exported, and while fills evict what is cached, against idle. Fills cost processor time whether they evict
-// or not, so the same fills through another daemon are measured as well.
+// is exported, and while what is cached is evicted, against idle. It takes fills to evict, and they cost processor
+// time whether they evict or not; so many of them are measured through another daemon as well.
 func (b *Bench) beside(ctx context.Context) (err error) {
 	if len(b.only(peer.Cistern)) == 0 {
 		return nil
@@ -72,8 +75,9 @@ func (b *Bench) beside(ctx context.Context) (err error) {
 	}
 	for range b.Rounds {
 		for _, c := range []besideCase{
-			{besideIdle, false, nil, ""}, {besideVerify, true, nil, ""}, {besideEvict, false, hit, ""}, {besideFills, false, other, ""},
-			{besideExport, false, nil, name}, {besideBoth, true, hit, ""}, {besideAll, true, hit, name},
+			{name: besideIdle}, {name: besideVerify, verify: true}, {name: besideEvict, through: hit, fills: tenEvictions}, {name: besideExport, export: name},
+			{name: besideAll, verify: true, through: hit, fills: tenEvictions, export: name},
+			{name: besideStorm, through: hit, fills: tenFills}, {name: besideOther, through: other, fills: tenFills},
 		} {
 			if err := b.besideRound(ctx, o, hit, im, c); err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
@@ -85,10 +89,11 @@ func (b *Bench) beside(ctx context.Context) (err error) {
 
 // besideCase is what goes on beside the hits.
 type besideCase struct {
-	name   string
-	verify bool
-	fill   *peer.Target // whom fills are asked of; nil: nobody
-	export string       // an image; "": none
+	name    string
+	verify  bool
+	through *peer.Target // whom fills are asked of; nil: nobody
+	fills   Fills
+	export  string // an image; "": none
 }
 
 func (b *Bench) besideRound(ctx context.Context, o *peer.Origin, t *peer.Target, im origin.Image, c besideCase) error {
@@ -105,12 +110,13 @@ func (b *Bench) besideRound(ctx context.Context, o *peer.Origin, t *peer.Target,
 	if c.export != "" {
 		g.Go(func() (err error) { exported, err = b.exporting(gctx, t, c.export); return err })
 	}
-	if c.fill != nil {
-		fills := Fills{c.fill.Base, o.Base, evictingBlobs, b.fresh("e"), evictingClients, evictingEvery}
-		if _, err := o.Image(ctx, fills.Repository, fills.Tag); err != nil { // its digests are reckoned now
+	if c.through != nil {
+		f := c.fills
+		f.Target, f.Control, f.Tag = c.through.Base, o.Base, b.fresh("e")
+		if _, err := o.Image(ctx, f.Repository, f.Tag); err != nil { // its digests are reckoned now
 			return err
 		}
-		g.Go(func() error { return b.Fleet.Aside(gctx, fills.args()...) })
+		g.Go(func() error { return b.Fleet.Aside(gctx, f.args()...) })
 	}
 	before, err := counted(ctx, t)
 	if err != nil {

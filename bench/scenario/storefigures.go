@@ -66,9 +66,11 @@ func stormFigures(k keyOf) []report.Figure {
 
 func besideFigures(k keyOf) []report.Figure {
 	var fs []report.Figure
-	for _, loaded := range []string{besideVerify, besideEvict, besideFills, besideExport, besideBoth, besideAll} {
+	for _, c := range []struct{ loaded, base string }{
+		{besideVerify, besideIdle}, {besideEvict, besideIdle}, {besideExport, besideIdle}, {besideAll, besideIdle}, {besideStorm, besideIdle}, {besideStorm, besideOther},
+	} {
 		for _, m := range []string{p50, p99} {
-			fs = append(fs, report.Figure{Name: "hit latency in a full cache, " + loaded + " / idle: " + m, Target: 1.5, Value: against(k("beside", loaded, m), k("beside", besideIdle, m))})
+			fs = append(fs, report.Figure{Name: "hit latency in a full cache, " + c.loaded + " / " + c.base + ": " + m, Target: 1.5, Value: against(k("beside", c.loaded, m), k("beside", c.base, m))})
 		}
 	}
 	return fs
