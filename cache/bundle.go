@@ -196,9 +196,9 @@ const (
 	// carryQuiet is how long nobody must have asked for anything cached for a copy to go on
 	// without a rest.
 	carryQuiet = 2 * time.Second
-	// carryRate is how many bytes of a copy go out in a second else. What they
-	// cost here is the lesser part: the client that hashes and writes them is often beside hits, too,
-	// and in a session or container of its own it gets its share however nice it is.
+	// carryRate is how many bytes of a copy go out in a second else. What they cost here is the
+	// lesser part: the client that hashes and writes them is often on this machine, too, and in
+	// a session or container of its own it gets its share however nice it is.
 	carryRate = 32 << 20
 )
 
