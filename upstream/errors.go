@@ -35,9 +35,10 @@ type Error struct {
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Op)
-	if e.Host != "" {
-		b.WriteString(": " + e.Host)
+	if e.Op != "" && e.Host != "" {
+		b.WriteString(": ")
 	}
+	b.WriteString(e.Host)
 	if e.Status != 0 {
 		fmt.Fprintf(&b, ": answered %d %s", e.Status, http.StatusText(e.Status))
 		if e.Code != "" {
