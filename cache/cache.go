@@ -83,6 +83,7 @@ type Cache struct {
 	tags     *lru.Cache[oci.Reference, index.Tag]
 
 	unverified *lru.Cache[oci.Digest, time.Time] // blobs that upstream sent and that were not what their digest says
+	unkept     *lru.Cache[oci.Digest, time.Time] // blobs that were sent on, and that the disk did not take
 	paces      paces
 	pins       pins
 
@@ -198,6 +199,7 @@ func newCache(o Options) *Cache {
 	c.grants, _ = lru.New[oci.Digest, holders](grantsKept)
 	c.tags, _ = lru.New[oci.Reference, index.Tag](tagsKept)
 	c.unverified, _ = lru.New[oci.Digest, time.Time](negativeKept)
+	c.unkept, _ = lru.New[oci.Digest, time.Time](negativeKept)
 	c.spans.New = func() any { return new([span]byte) }
 	c.chunks.New = func() any { return new([chunk]byte) }
 	c.ctx, c.cancel = context.WithCancel(context.Background())

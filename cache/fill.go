@@ -58,6 +58,8 @@ type fill struct {
 	at    int64
 	hash  hash.Hash
 	spare atomic.Pointer[stream]
+	// untaken is set then, too: the blob goes past the disk.
+	untaken atomic.Bool
 }
 
 var (

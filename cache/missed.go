@@ -10,14 +10,18 @@ import (
 // The reasons of Content that need no more words.
 const (
 	reasonTagNew     = "tag never seen"
+	reasonTagGone    = "tag not known"
 	reasonTagMoved   = "tag moved"
 	reasonWindow     = "window expired"
 	reasonNotGranted = "not granted"
 )
 
+// whyPurged is of what `cistern rm` has removed.
+const whyPurged = "purged"
+
 // Absence says why a digest is not here.
 type Absence struct {
-	Why      string    `json:"why"`         // "never seen", "evicted", "purged", "damaged", "not verified", "nothing is kept"
+	Why      string    `json:"why"`         // "never seen", "evicted", "purged", "damaged", "not verified", "not kept" (no room, or a disk that failed), "nothing is kept"
 	At       time.Time `json:"at,omitzero"` // when it went
 	LastUsed time.Time `json:"last_used,omitzero"`
 	Size     int64     `json:"size,omitzero"` // bytes
@@ -43,6 +47,7 @@ func (c *Cache) missed(d oci.Digest) Absence {
 		return Absence{Why: "nothing is kept"}
 	}
 	wrong, sent := c.unverified.Peek(d)
+	passed, unkept := c.unkept.Peek(d)
 	c.mu.Lock()
 	how := c.gone[d].how
 	if how.Why == 0 {
@@ -55,14 +60,17 @@ func (c *Cache) missed(d oci.Digest) Absence {
 			c.indexFailed(err)
 		}
 	}
-	if sent && wrong.After(how.At) {
+	if sent && wrong.After(how.At) && !passed.After(wrong) {
 		return Absence{Why: "not verified", At: wrong}
+	}
+	if unkept && passed.After(how.At) {
+		return Absence{Why: "not kept", At: passed}
 	}
 	switch how.Why {
 	case index.Evicted:
 		never.Why = "evicted"
 	case index.Removed:
-		never.Why = "purged"
+		never.Why = whyPurged
 	case index.Damaged:
 		never.Why = "damaged"
 	default:
@@ -87,5 +95,21 @@ func (c *Cache) because(content *Content) *Content {
 	if content != nil && content.Reason == "" && (content.Outcome == OutcomeMiss || content.Outcome == OutcomePass) {
 		content.Reason = c.missed(content.Digest).String()
 	}
+	if content != nil && content.Reader != nil && content.Reader.fill != nil && content.Reader.fill.untaken.Load() {
+		c.unkept.Add(content.Digest, time.Now()) // which is why, the next time
+	}
 	return content
+}
+
+// becauseOfTag notes why content was asked for of upstream under a tag that is not known
+// here: nobody has pulled it, or it was purged, as far as its manifest tells.
+func (c *Cache) becauseOfTag(content *Content) *Content {
+	if content == nil {
+		return nil
+	}
+	if a := c.missed(content.Digest); a.Why == whyPurged {
+		content.Reason = a.String()
+		return content.also(reasonTagGone)
+	}
+	return content.also(reasonTagNew)
 }

@@ -66,6 +66,14 @@ func TestReasons(t *testing.T) {
 	if _, err := c.Remove(oci.Reference{Repository: o.repo("a").Repository, Digest: manifest}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := c.Remove(oci.Reference{Repository: o.repo("a").Repository, Tag: "v1"}); err != nil {
+		t.Fatal(err)
+	}
+	is("tag not known; purged 20", tag(time.Hour), OutcomeMiss)
+	c.idle()
+	if _, err := c.Remove(oci.Reference{Repository: o.repo("a").Repository, Digest: manifest}); err != nil {
+		t.Fatal(err)
+	}
 	c.close()
 	c = open(t, Options{Dir: c.o.Dir})
 	is("evicted 20", func() (string, Outcome) { return blob(dl) }, OutcomeMiss)

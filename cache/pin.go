@@ -33,7 +33,8 @@ type Pin struct {
 	Digest  string    `json:"digest,omitempty"` // what is kept; "": nobody has pulled it yet
 	Since   time.Time `json:"since"`
 	Bytes   int64     `json:"bytes"`   // content of what is kept for it, shared or not, each part once
-	Missing int       `json:"missing"` // parts that are not here: kept once they are pulled
+	Missing int       `json:"missing"` // parts that are not here: kept once they are pulled, unless
+	Over    bool      `json:"over"`    // there is no room for all of it
 }
 
 // ErrNotPinned is for an unpin of what is not pinned.
@@ -57,7 +58,10 @@ func (c *Cache) Pin(ref oci.Reference) (Pin, error) {
 	many := len(p.roots)
 	p.mu.Unlock()
 	if again {
-		return c.pinInfo(ref), nil
+		if info := c.pinInfo(ref); !info.Over {
+			return info, nil
+		}
+		return Pin{}, fmt.Errorf("it is pinned, and not all of it is kept: %w", c.noRoom())
 	}
 	if many >= maxPins {
 		return Pin{}, fmt.Errorf("there are %d pins, which is as many as there may be; `cistern unpin` takes one away", many)
@@ -87,11 +91,19 @@ func (c *Cache) fits(ref oci.Reference) error {
 		return errors.New("too much happens to what is pinned at the moment: try again")
 	}
 	c.pins.mu.Lock()
-	over, n := c.pins.over[ref], len(c.pins.holds)
+	over := c.pins.over[ref]
 	c.pins.mu.Unlock()
 	if !over {
 		return nil
 	}
+	return c.noRoom()
+}
+
+// noRoom says that all of a pin cannot be kept, and what to do.
+func (c *Cache) noRoom() error {
+	c.pins.mu.Lock()
+	n := len(c.pins.holds)
+	c.pins.mu.Unlock()
 	now, most := humanize.IBytes(uint64(c.pins.bytes())), humanize.IBytes(uint64(max(0, c.pinnable())))
 	return fmt.Errorf("there is no room for all of it: without it %s of %s, and %d blobs of %d, are pinned, and of one image %d may be; raise cache.max_size, or unpin something",
 		now, most, n, maxPinned, maxParts)
@@ -167,9 +179,9 @@ func (p *pins) references() (refs []oci.Reference) {
 
 func (c *Cache) pinInfo(ref oci.Reference) Pin {
 	c.pins.mu.Lock()
-	r := c.pins.roots[ref]
+	r, over := c.pins.roots[ref], c.pins.over[ref]
 	c.pins.mu.Unlock()
-	info := Pin{Reference: ref, Image: ref.String(), Since: r.since}
+	info := Pin{Reference: ref, Image: ref.String(), Since: r.since, Over: over}
 	if r.last.IsZero() {
 		return info
 	}

@@ -230,6 +230,22 @@ func TestPinsTooLarge(t *testing.T) {
 	}
 }
 
+// TestPinTooLargeLater: what was pinned before it came and does not fit is no room's error
+// when it is pinned again, and is listed as such.
+func TestPinTooLargeLater(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	s.pin(s.ref("v1"))
+	s.image("v1", 30, 30)
+	s.churn()
+	if _, err := s.Pin(s.ref("v1")); err == nil || !strings.Contains(err.Error(), "cache.max_size") {
+		t.Errorf("%v", err)
+	}
+	if l := s.pinsOf(); len(l) != 1 || !l[0].Over {
+		t.Errorf("%+v", l)
+	}
+}
+
 // TestDamagedPins: of a file of pins that is damaged the other lines hold, a copy is put
 // aside, and it is said.
 func TestDamagedPins(t *testing.T) {

@@ -197,6 +197,7 @@ const unknownStep = 8 << 20
 // read from yet is left to the first of them.
 func (c *Cache) unback(f *fill, s *stream, h hash.Hash, at int64) {
 	c.stats.unbacked.Add(1)
+	f.untaken.Store(true)
 	f.at, f.hash = at, h
 	if s != nil {
 		f.Open(s.size)

@@ -154,7 +154,7 @@ func (c *Cache) firstSeen(ctx context.Context, repo *Repository, ref oci.Referen
 			return nil, err
 		}
 		content, err := c.target(ctx, repo, t, OutcomeMiss, head)
-		return content.also(reasonTagNew), err
+		return c.becauseOfTag(content), err
 	}
 	outcome := OutcomeJoin
 	m, err := share(ctx, c, "tag "+ref.String(), func(ctx context.Context) (*Manifest, error) {
@@ -164,7 +164,7 @@ func (c *Cache) firstSeen(ctx context.Context, repo *Repository, ref oci.Referen
 	if err != nil {
 		return nil, err
 	}
-	return m.content(outcome).also(reasonTagNew), nil
+	return c.becauseOfTag(m.content(outcome)), nil
 }
 
 // fetchTag spends a pull on a tag.

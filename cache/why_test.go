@@ -1,9 +1,14 @@
 package cache
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"cistern/cache/index"
 	"cistern/internal/oci"
 )
 
@@ -70,6 +75,43 @@ func TestWhyUnverified(t *testing.T) {
 	}
 	c.idle()
 	if p := c.Seen(d); !p.Here {
+		t.Errorf("%+v", p.Absence)
+	}
+}
+
+// TestWhyUnkept: what was sent on and not kept says so, and when, the next time; what is kept
+// afterwards and goes says that.
+func TestWhyUnkept(t *testing.T) {
+	t.Parallel()
+	o, c := newOrigin(), open(t, Options{})
+	d := o.put(noise(2*mib, 332))
+	c.want(o.repo("a"), o.put(noise(2*mib, 333)), OutcomeMiss) // makes the folder
+	c.idle()
+	fills := filepath.Join(c.o.Dir, "fills")
+	if err := errors.Join(os.Rename(fills, fills+"-away"), os.WriteFile(fills, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"never seen", "not kept 20"} {
+		content, err := c.Blob(t.Context(), o.repo("a"), d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readAll(content); err != nil || content.Outcome != OutcomePass || !strings.HasPrefix(content.Reason, want) {
+			t.Errorf("%v, %q; want %q, %v", content.Outcome, content.Reason, want, err)
+		}
+		content.Close()
+	}
+	if p := c.Seen(d); p.Here || p.Absence.Why != "not kept" || time.Since(p.Absence.At) > time.Minute {
+		t.Errorf("%+v", p.Absence)
+	}
+	if err := errors.Join(os.Remove(fills), os.Rename(fills+"-away", fills)); err != nil {
+		t.Fatal(err)
+	}
+	c.want(o.repo("a"), d, OutcomeMiss)
+	c.idle()
+	rec, _ := c.findStored(d)
+	c.expel([]index.Record{rec})
+	if p := c.Seen(d); p.Absence.Why != "evicted" {
 		t.Errorf("%+v", p.Absence)
 	}
 }
