@@ -67,9 +67,10 @@ func (a *app) root() *cobra.Command {
 		Long:          "Cistern sits between container clients and the registries they pull from, fetches each byte once,\nand serves it from disk ever after. `cistern serve` starts it; the other verbs ask a running one.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          noVerb,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError("%w; see %s --help", err, cmd.CommandPath())
 	})

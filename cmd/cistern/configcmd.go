@@ -15,14 +15,14 @@ import (
 
 func (a *app) configCommand() *cobra.Command {
 	group := &cobra.Command{
-		Use: "config", Short: "Check or show the configuration", Args: cobra.NoArgs,
+		Use: "config", Short: "Check or show the configuration", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	check := &cobra.Command{
-		Use: "check", Short: "Say all that is wrong with the configuration; exit with 2 if anything is", Args: cobra.NoArgs,
+		Use: "check", Short: "Say all that is wrong with the configuration; exit with 2 if anything is", Args: noArgs,
 	}
 	show := &cobra.Command{
-		Use: "show", Short: "Print the configuration that `serve` would run with, defaults included", Args: cobra.NoArgs,
+		Use: "show", Short: "Print the configuration that `serve` would run with, defaults included", Args: noArgs,
 	}
 	for cmd, run := range map[*cobra.Command]func(*config.Config) error{
 		check: func(c *config.Config) error {

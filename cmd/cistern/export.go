@@ -38,11 +38,11 @@ the medium, before you take it away.
 	x := export{a: a}
 	flags := cmd.Flags()
 	flags.StringVarP(&x.to.Path, "output", "o", "", "`PATH` of the archive: a directory if it ends in a slash or is one, else a tar; -: a tar on standard output")
-	from := flags.String("from", "", "\"access\": each image that clients have pulled and that is whole in the cache")
+	from := flags.String("from", "", "`access`: each image that clients have pulled and that is whole in the cache")
 	since := flags.StringArray("since", nil, "leave out the blobs of this `ARCHIVE`, which is to be imported before; may be given again")
 	split := flags.String("split", "", "`SIZE` of the parts of the tar, such as 4GB: PATH.000, PATH.001 and so on")
 	connect := a.adminFlags(cmd)
-	complete := a.completeImages(func() (*admin.Client, error) { c, _, err := connect(); return c, err })
+	complete := a.completeImages(func() (*admin.Client, error) { c, _, err := connect(); return c, err }, false)
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, _ []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return complete(cmd, nil, begun) // it takes several
 	}
@@ -50,10 +50,12 @@ the medium, before you take it away.
 		switch {
 		case x.to.Path == "":
 			return usageError("say where to: -o images.tar, -o DIRECTORY/, or -o - for standard output")
+		case x.to.Path == "-" && onTerminal(a.stdout):
+			return usageError("standard output is a terminal: say -o images.tar, or lead it to a file or a program")
 		case *from != "" && *from != "access":
 			return usageError("--from %s: only access is known", *from)
 		case (*from == "") == (len(names) == 0):
-			return usageError("name the images, or say --from access")
+			return usageError("name the images, or say --from access, and not both")
 		}
 		if x.to.Split, err = splitSize(*split, x.to.Path); err != nil {
 			return err

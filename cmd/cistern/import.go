@@ -22,7 +22,7 @@ import (
 // importCommand is `cistern import`.
 func (a *app) importCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "import ARCHIVE...", Short: "Take the images of archives into the cache", Args: cobra.MinimumNArgs(1),
+		Use: "import ARCHIVE...", Short: "Take the images of archives into the cache", Args: someArgs,
 		Long: `Take the images of archives into the cache: of those that cistern export has written, and of OCI image
 layouts by others that name their images in full. An archive is a directory, a tar, or the first or all
 of the parts of one.

@@ -12,13 +12,14 @@ import (
 
 	"cistern/cache"
 	"cistern/internal/admin"
+	"cistern/internal/oci"
 )
 
 // The verbs about what is kept: ls, show, why, evict.
 
 // listCommand is `cistern ls`. Images are printed as they come: there may be many.
 func (a *app) listCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "ls", Short: "List the images that are cached", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "ls", Short: "List the images that are cached", Args: noArgs}
 	pinned := cmd.Flags().Bool("pinned", false, "only what is pinned")
 	output, connect := outputFlag(cmd), a.adminFlags(cmd)
 	cmd.RunE = failing(func(*cobra.Command, []string) error {
@@ -78,30 +79,38 @@ func cutDigest(d string) string {
 	return alg + ":" + hex[:min(len(hex), 12)]
 }
 
+// unknown is what there is to say of an image that is not known here.
+const unknown = "nobody has pulled it, or it was removed since"
+
 func show(ctx context.Context, a *app, c *admin.Client, args []string, output string) error {
+	if isDigest(args[0]) {
+		return usageError("show takes an image: `cistern why %s` tells of a digest, and NAME@DIGEST is an image", args[0])
+	}
 	i, err := c.Image(ctx, args[0])
 	if err != nil {
 		return err
 	}
+	if i.Digest == "" {
+		if output == "json" {
+			_ = a.print(output, i, nil)
+		}
+		return fmt.Errorf("%s is not known here: %s; `cistern ls` lists what is cached", i.Image, unknown)
+	}
 	return a.print(output, i, func() {
 		now := time.Now()
-		if i.Digest == "" {
-			fmt.Fprintf(a.stdout, "%s is not known here: nobody has pulled it\n", i.Image)
-			return
-		}
 		rows := [][]string{{"Image", i.Image}, {"Digest", i.Digest}, {"Here", size(uint64(max(0, i.Bytes)))}, {"Last used", age(i.LastUsed, now)}}
 		switch {
 		case i.Imported:
 			rows = append(rows, []string{"Tag", "imported " + age(i.Changed, now) + " ago; upstream has not said anything yet"})
 		case !i.Checked.IsZero():
-			rows = append(rows, []string{"Tag", fmt.Sprintf("so upstream said last %s ago, and first %s ago", age(i.Checked, now), age(i.Changed, now))})
+			rows = append(rows, []string{"Tag", fmt.Sprintf("names it, as upstream said last %s ago, and first %s ago", age(i.Checked, now), age(i.Changed, now))})
 		}
 		for _, name := range i.Pins {
 			rows = append(rows, []string{"Pinned", "by " + name})
 		}
 		table(a.stdout, nil, rows)
 		fmt.Fprintln(a.stdout)
-		table(a.stdout, []string{"KIND", "SIZE", "LAST USED", "PLATFORM", "DIGEST", ""}, partRows(i.Parts, now))
+		table(a.stdout, []string{"KIND", "SIZE", "LAST USED", "PLATFORM", "DIGEST", "NOTE"}, partRows(i.Parts, now))
 	})
 }
 
@@ -132,6 +141,9 @@ func absence(a *cache.Absence, now time.Time) string {
 		return "never seen, or gone too long ago"
 	}
 	s := fmt.Sprintf("%s %s ago", a.Why, age(a.At, now))
+	if a.Why == "not kept" {
+		s += ": it was sent on, and there was no room for it, or the disk failed"
+	}
 	if !a.LastUsed.IsZero() {
 		s += fmt.Sprintf(", last used %s ago", age(a.LastUsed, now))
 	}
@@ -140,7 +152,10 @@ func absence(a *cache.Absence, now time.Time) string {
 
 // why says of an image, or a digest, what the next pull would find.
 func why(ctx context.Context, a *app, c *admin.Client, args []string, output string) error {
-	if strings.HasPrefix(args[0], "sha256:") || strings.HasPrefix(args[0], "sha512:") {
+	if isDigest(args[0]) {
+		if _, err := oci.ParseDigest(args[0]); err != nil {
+			return usageError("%s is not all of a digest: `cistern show NAME -o json` gives them in full", args[0])
+		}
 		p, err := c.Blob(ctx, args[0])
 		if err != nil {
 			return err
@@ -153,7 +168,7 @@ func why(ctx context.Context, a *app, c *admin.Client, args []string, output str
 	}
 	return a.print(output, i, func() {
 		if i.Digest == "" {
-			fmt.Fprintf(a.stdout, "%s: never seen: nobody has pulled this tag\n", i.Image)
+			fmt.Fprintf(a.stdout, "%s is not here: never seen, or gone: %s\n", i.Image, unknown)
 			return
 		}
 		switch {
@@ -207,7 +222,7 @@ func (a *app) whyParts(parts []cache.Part) {
 
 // evictCommand is `cistern evict --dry-run`.
 func (a *app) evictCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "evict --dry-run", Short: "Show what would be evicted next, and why", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "evict --dry-run", Short: "Show what would be evicted next, and why", Args: noArgs}
 	dry := cmd.Flags().Bool("dry-run", false, "only show it; the cache evicts by itself, when it needs the space")
 	bytes := cmd.Flags().String("bytes", "1GiB", "`SIZE` that would be needed")
 	output, connect := outputFlag(cmd), a.adminFlags(cmd)
@@ -252,26 +267,3 @@ func (a *app) evictionTable(e admin.Eviction) {
 	table(a.stdout, []string{"LAST USED", "ON DISK", "CLASS", "DIGEST", "WHY"}, rows)
 	fmt.Fprintf(a.stdout, "%d blobs, %s in all, the oldest first; what is pinned, read, or of a class at its floor is passed over\n", len(e.Next), size(uint64(sum)))
 }
-
-// completeImages offers names of cached images to the shell; none if there is no daemon
-// to ask.
-func (a *app) completeImages(connect func() (*admin.Client, error)) cobra.CompletionFunc {
-	return func(_ *cobra.Command, args []string, begun string) (names []string, _ cobra.ShellCompDirective) {
-		c, err := connect()
-		if err != nil || len(args) > 0 {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = c.Images(ctx, func(i cache.ImageInfo) error { // what came in a second is what is offered
-			if strings.HasPrefix(i.Image, begun) && len(names) < maxOffered {
-				names = append(names, i.Image)
-			}
-			return nil
-		})
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
-}
-
-// maxOffered is how many names a shell is offered.
-const maxOffered = 200

@@ -108,6 +108,12 @@ func (c flushErrors) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	return err
 }
 
+// onTerminal tells whether a person reads what is written to w.
+func onTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && isTerminal(f)
+}
+
 // isTerminal tells whether a person reads f.
 func isTerminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)

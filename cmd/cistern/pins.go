@@ -57,6 +57,9 @@ func (a *app) listPins(ctx context.Context, c *admin.Client, output string) erro
 			if p.Missing > 0 {
 				missing = count(uint64(p.Missing))
 			}
+			if p.Over {
+				missing += ", no room"
+			}
 			if p.Digest == "" {
 				bytes, missing = "-", "all"
 			}

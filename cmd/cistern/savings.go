@@ -15,7 +15,7 @@ import (
 // statusCommand is `cistern status`.
 func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "status", Short: "Show how the daemon fares, and what it has saved", Args: cobra.NoArgs,
+		Use: "status", Short: "Show how the daemon fares, and what it has saved", Args: noArgs,
 		Long: "Show how the daemon fares, and what it has saved: today and in 7 days, today among them, by the days of UTC, and\n" +
 			"since it was installed. Saved is what clients got and upstream did not have to send; a pull is a manifest\n" +
 			"that was asked for by GET, which is what Docker Hub counts.",

@@ -23,7 +23,7 @@ func (a *app) serveCommand() *cobra.Command {
 		Long: "Run the daemon until SIGTERM or SIGINT, which let responses finish for 8 s; a second one ends it at once.\n" +
 			"SIGHUP reads the configuration again, takes over the log level, and says what needs a restart.\n" +
 			"Each flag has a variable: CISTERN_CACHE_DIR for --cache-dir. Order: defaults < file < environment < flags.",
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	flags := settingFlags(cmd)
 	cmd.RunE = failing(func(*cobra.Command, []string) error { return a.serve(flags()) })

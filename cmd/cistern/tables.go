@@ -236,7 +236,11 @@ func remove(ctx context.Context, a *app, c *admin.Client, args []string, output 
 	}
 	return a.print(output, r, func() {
 		if r.Tags+r.Blobs+r.Pinned+r.Kept == 0 {
-			fmt.Fprintf(a.stdout, "nothing of %s is cached\n", args[0])
+			hint := ""
+			if strings.Contains(args[0], ".") && !strings.ContainsAny(args[0], "/@") {
+				hint = "; an upstream ends with a slash: " + args[0] + "/"
+			}
+			fmt.Fprintf(a.stdout, "nothing of %s is cached%s\n", args[0], hint)
 			return
 		}
 		fmt.Fprintf(a.stdout, "removed: %d tags, %d blobs, %s\n", r.Tags, r.Blobs, size(uint64(max(0, r.Bytes))))

@@ -20,7 +20,7 @@ const askTime = 75 * time.Second
 
 // verb describes a verb that asks a running daemon.
 type verb struct {
-	use, short string
+	use, short string // further lines of short are in the verb's own help alone
 	args       cobra.PositionalArgs
 	run        func(ctx context.Context, a *app, c *admin.Client, args []string, output string) error
 }
@@ -28,22 +28,31 @@ type verb struct {
 // clientCommands are the verbs that talk to the admin API.
 func (a *app) clientCommands() []*cobra.Command {
 	verbs := []verb{
-		{"clients", "Show who pulls through it", cobra.NoArgs, clients},
-		{"fills", "Show what is on its way from upstream", cobra.NoArgs, fills},
-		{"upstreams", "Show the registries behind it", cobra.NoArgs, upstreams},
-		{"show NAME", "Show what an image consists of, and what of it is here", cobra.ExactArgs(1), show},
-		{"why NAME|DIGEST", "Say why an image, or a blob, is not here", cobra.ExactArgs(1), why},
-		{"rm NAME|DIGEST", "Drop an image, a repository, an upstream (NAME/) or a digest from the cache", cobra.ExactArgs(1), remove},
-		{"pin NAME", "Keep an image, whatever is evicted", cobra.ExactArgs(1), pin},
-		{"unpin NAME", "Give a pinned image free", cobra.ExactArgs(1), unpin},
-		{"refresh NAME:TAG", "Ask upstream about a tag now", cobra.ExactArgs(1), refresh},
+		{"clients", "Show who pulls through it", noArgs, clients},
+		{"fills", "Show what is on its way from upstream", noArgs, fills},
+		{"upstreams", "Show the registries behind it", noArgs, upstreams},
+		{"show NAME", "Show what an image consists of, and what of it is here", oneArg, show},
+		{"why NAME|DIGEST", "Say why an image, or a blob, is not here", oneArg, why},
+		{"rm NAME|DIGEST", `Drop an image, a repository, an upstream (NAME/) or a digest from the cache
+
+It drops what only that uses: of a tag (nginx:1.27), of all tags of a repository (nginx), of all that is of
+an upstream (docker.io/, with the slash), or of a digest (sha256:..., that itself in any case, and
+nginx@sha256:...). What is pinned stays.`, oneArg, remove},
+		{"pin NAME", `Keep an image, whatever is evicted
+
+Its manifests and blobs are kept, of the platforms that are pulled, now or later. NAME is nginx:1.27,
+nginx, which is nginx:latest, or nginx@sha256:...; a tag's pin follows the tag. More than the cache can
+hold cannot be pinned: that is an error.`, oneArg, pin},
+		{"unpin NAME", "Give a pinned image free", oneArg, unpin},
+		{"refresh NAME:TAG", "Ask upstream about a tag now", oneArg, refresh},
 	}
 	var out []*cobra.Command
 	for _, v := range verbs {
-		cmd := &cobra.Command{Use: v.use, Short: v.short, Args: v.args}
+		short, _, _ := strings.Cut(v.short, "\n")
+		cmd := &cobra.Command{Use: v.use, Short: short, Long: v.short, Args: v.args}
 		output, connect := outputFlag(cmd), a.adminFlags(cmd)
 		if strings.Contains(v.use, "NAME") {
-			cmd.ValidArgsFunction = a.completeImages(func() (*admin.Client, error) { c, _, err := connect(); return c, err })
+			cmd.ValidArgsFunction = a.completeImages(func() (*admin.Client, error) { c, _, err := connect(); return c, err }, v.use == "unpin NAME")
 		}
 		cmd.RunE = failing(func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(*output); err != nil {
@@ -114,7 +123,7 @@ func (a *app) quietConfig() *config.Config {
 // process lives; whether it should get requests is what /readyz says.
 func (a *app) healthcheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "healthcheck", Short: "Exit with 0 if the daemon lives, with 1 if not", Args: cobra.NoArgs,
+		Use: "healthcheck", Short: "Exit with 0 if the daemon lives, with 1 if not", Args: noArgs,
 		Long: "Exit with 0 if the daemon lives, with 1 if not.\nIt asks /healthz of the admin listener, or the registry listener where that is off.",
 	}
 	connect := a.adminFlags(cmd)

@@ -28,7 +28,7 @@ type verifyFunc func(ctx context.Context, v cache.Verification) (cache.VerifyPro
 // verifyCommand is `cistern verify`.
 func (a *app) verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "verify", Short: "Hash all that is cached, and say what is damaged; exit with 3 if anything is", Args: cobra.NoArgs,
+		Use: "verify", Short: "Hash all that is cached, and say what is damaged; exit with 3 if anything is", Args: noArgs,
 		Long: "Hash all that is cached, and say what is damaged; exit with 3 if anything is, repaired or not.\n" +
 			"What is damaged is set aside in the folder damaged/ of the cache directory, and fetched again when it is asked for, or at once with --repair.\n" +
 			"The running daemon does it, beside serving; with --cache-dir this process does, in a directory that no daemon uses.",

@@ -24,7 +24,7 @@ func thisVersion() admin.Version {
 }
 
 func (a *app) versionCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "version", Short: "Print the version of this program", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "version", Short: "Print the version of this program", Args: noArgs}
 	out := outputFlag(cmd)
 	cmd.RunE = failing(func(*cobra.Command, []string) error {
 		v := thisVersion()
