@@ -230,6 +230,27 @@ func TestPinsTooLarge(t *testing.T) {
 	}
 }
 
+// TestPinsLeaveRoom: what is pinned can lie here, with what a reservation leaves free beside it.
+func TestPinsLeaveRoom(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	for _, tag := range []string{"v1", "v2"} {
+		s.image(tag, 20)
+		s.pin(s.ref(tag))
+	}
+	_, layers := s.image("v3", 14)
+	if _, err := s.Pin(s.ref("v3")); err == nil {
+		s.pull("v3", layers)
+		t.Errorf("14 MiB are pinned as well, and %d of 1 layers are here", s.here(layers...))
+	}
+	_, layers = s.image("v4", 8)
+	s.pin(s.ref("v4"))
+	s.pull("v4", layers)
+	if s.here(layers...) != 1 {
+		t.Error("what is pinned is not kept")
+	}
+}
+
 // TestPinTooLargeLater: what was pinned before it came and does not fit is no room's error
 // when it is pinned again, and is listed as such.
 func TestPinTooLargeLater(t *testing.T) {

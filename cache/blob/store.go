@@ -236,7 +236,7 @@ type Usage struct {
 	Used        int64 // all that lies in the directory but is no open reservation
 	Reserved    int64 // open reservations, whether written yet or not
 	Limit       int64 // 0: none
-	High        int64 // watermark for eviction; 0: none
+	High        int64 // what may lie here for good: the watermark for eviction, or less where a reservation leaves more free; 0: no limit
 	EvictedOpen int64 // of Used: removed, but still held by a reader
 	Fixed       int64 // of Used: small files beside the trees
 	FSSize      int64 // of the file system; 0 if it would not say
@@ -254,7 +254,7 @@ func (s *Store) Usage() Usage {
 	defer l.mu.Unlock()
 	u := Usage{Used: l.used, Reserved: l.reserved, Limit: l.limit, EvictedOpen: l.evictedOpen, Fixed: l.fixed, FSSize: size, FSFree: free}
 	if l.limit > 0 {
-		u.High = highFor(l.limit)
+		u.High = min(highFor(l.limit), l.limit-l.slackLocked(0))
 	}
 	return u
 }

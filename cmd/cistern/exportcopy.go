@@ -77,14 +77,14 @@ func (x *export) manifest(ctx context.Context, image string, d oci.Digest) ([]by
 	case err != nil:
 		return nil, fmt.Errorf("fetch manifest %s: %w", d, err)
 	case !d.Verify(doc):
-		return nil, &unfit{fmt.Errorf("%s: manifest %s: %w", image, d, damaged(layout.ErrMismatch, d))}
+		return nil, &unfit{fmt.Errorf("%s: manifest %s: %w", image, d, damaged(layout.ErrMismatch))}
 	}
 	return doc, nil
 }
 
 // damaged says what to do about a blob whose bytes are wrong.
-func damaged(err error, d oci.Digest) error {
-	return fmt.Errorf("%w: its file in the cache is damaged; drop it by cistern rm %s, and pull the image again", err, d)
+func damaged(err error) error {
+	return fmt.Errorf("%w: its file in the cache is damaged: `cistern verify --repair` sets it aside and fetches it again", err)
 }
 
 // check finds out whether the image has what its manifests name, as they name it.
@@ -189,7 +189,7 @@ func (x *export) copy(ctx context.Context, w *layout.Writer, p *part, bar *progr
 	defer body.Close()
 	err = w.Blob(oci.Descriptor{Digest: p.Digest, Size: p.Size}, bar.of(body))
 	if errors.Is(err, layout.ErrMismatch) {
-		err = damaged(err, p.Digest)
+		err = damaged(err)
 	}
 	return err
 }
