@@ -99,6 +99,7 @@ type ImageDetail struct {
 	Digest   string    `json:"digest,omitempty"`   // "": the tag is not known here
 	Checked  time.Time `json:"checked,omitzero"`   // upstream's last word on the tag
 	Changed  time.Time `json:"changed,omitzero"`   // since when that is its word, or an archive's
+	Was      string    `json:"was,omitempty"`      // what the tag named until then, if it has moved since the start
 	Fresh    time.Time `json:"fresh,omitzero"`     // until when nobody asks upstream about the tag
 	Imported bool      `json:"imported,omitempty"` // the tag is an archive's word: upstream has not said anything yet
 	LastUsed time.Time `json:"last_used,omitzero"`
@@ -121,6 +122,9 @@ func (c *Cache) Image(ref oci.Reference, policy *Policy) ImageDetail {
 			return i
 		}
 		d, i.Checked, i.Changed, i.Imported = t.Target.Digest, t.Checked, t.Changed, t.Checked.IsZero()
+		if was, moved := c.moved.Peek(ref); moved && was != d {
+			i.Was = was.String()
+		}
 		if !i.Imported {
 			i.Fresh = t.Checked.Add(policy.Fresh(ref.Tag))
 		}

@@ -45,8 +45,11 @@ func (c *Cache) setTag(ref oci.Reference, target oci.Descriptor, private bool) i
 	now := time.Now()
 	ref = ref.Clone()
 	t := index.Tag{Reference: ref, Target: target, Checked: now, Changed: now, Public: !private}
-	if old, ok := c.tag(ref); ok && old.Target.Digest == target.Digest {
+	switch old, ok := c.tag(ref); {
+	case ok && old.Target.Digest == target.Digest:
 		t.Changed = old.Changed
+	case ok:
+		c.moved.Add(ref, old.Target.Digest)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -70,6 +73,7 @@ func (c *Cache) dropTag(ref oci.Reference) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tags.Remove(ref)
+	c.moved.Remove(ref)
 	c.words++
 	if !c.writable() {
 		return

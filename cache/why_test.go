@@ -115,3 +115,18 @@ func TestWhyUnkept(t *testing.T) {
 		t.Errorf("%+v", p.Absence)
 	}
 }
+
+// TestWhyMoved: of a tag that has moved it is said what it named before; not of one that
+// was pulled for the first time.
+func TestWhyMoved(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	was, _ := s.image("v1", 1)
+	if i := s.Image(s.ref("v1"), &Policy{}); i.Was != "" {
+		t.Errorf("%q", i.Was)
+	}
+	s.image("v1", 2)
+	if i := s.Image(s.ref("v1"), &Policy{}); i.Was != was.String() {
+		t.Errorf("%q, want %s", i.Was, was)
+	}
+}

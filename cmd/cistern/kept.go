@@ -103,7 +103,7 @@ func show(ctx context.Context, a *app, c *admin.Client, args []string, output st
 		case i.Imported:
 			rows = append(rows, []string{"Tag", "imported " + age(i.Changed, now) + " ago; upstream has not said anything yet"})
 		case !i.Checked.IsZero():
-			rows = append(rows, []string{"Tag", fmt.Sprintf("names it, as upstream said last %s ago, and first %s ago", age(i.Checked, now), age(i.Changed, now))})
+			rows = append(rows, []string{"Tag", "names it, " + upstreamSaid(i, now)})
 		}
 		for _, name := range i.Pins {
 			rows = append(rows, []string{"Pinned", "by " + name})
@@ -175,11 +175,19 @@ func why(ctx context.Context, a *app, c *admin.Client, args []string, output str
 		case i.Imported:
 			fmt.Fprintf(a.stdout, "%s is %s, as an archive said %s ago; upstream has not said anything yet\n", i.Image, cutDigest(i.Digest), age(i.Changed, time.Now()))
 		case !i.Checked.IsZero():
-			fmt.Fprintf(a.stdout, "%s is %s, as upstream said last %s ago, and first %s ago; %s\n",
-				i.Image, cutDigest(i.Digest), age(i.Checked, time.Now()), age(i.Changed, time.Now()), window(i.Fresh, time.Now()))
+			fmt.Fprintf(a.stdout, "%s is %s, %s; %s\n", i.Image, cutDigest(i.Digest), upstreamSaid(i, time.Now()), window(i.Fresh, time.Now()))
 		}
 		a.whyParts(i.Parts)
 	})
+}
+
+// upstreamSaid is since when upstream says that a tag names what it does.
+func upstreamSaid(i cache.ImageDetail, now time.Time) string {
+	s := fmt.Sprintf("as upstream said last %s ago, and first %s ago", age(i.Checked, now), age(i.Changed, now))
+	if i.Was != "" {
+		s += ", when the tag moved from " + cutDigest(i.Was)
+	}
+	return s
 }
 
 // window is what the next pull of a tag finds of its freshness.
