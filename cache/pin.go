@@ -38,7 +38,15 @@ type Pin struct {
 }
 
 // ErrNotPinned is for an unpin of what is not pinned.
-var ErrNotPinned = fmt.Errorf("it is not pinned; `cistern ls --pinned` lists what is: %w", oci.ErrNotFound)
+var ErrNotPinned error = notPinned{}
+
+type notPinned struct{}
+
+// Error says what to do; of what class it is stands nowhere in it.
+func (notPinned) Error() string { return "it is not pinned; `cistern ls --pinned` lists what is" }
+
+// Unwrap makes it one of what is not found.
+func (notPinned) Unwrap() error { return oci.ErrNotFound }
 
 // Pin keeps an image: its manifests, of the platforms that are pulled, and their blobs,
 // also what is pulled later. A tag's pin follows the tag: what it named before is kept

@@ -245,7 +245,7 @@ func remove(ctx context.Context, a *app, c *admin.Client, args []string, output 
 		}
 		fmt.Fprintf(a.stdout, "removed: %d tags, %d blobs, %s\n", r.Tags, r.Blobs, size(uint64(max(0, r.Bytes))))
 		if r.Pinned+r.Kept > 0 {
-			fmt.Fprintf(a.stdout, "kept: %d tags that are pinned, and %d blobs of other tags, by %s; `cistern unpin NAME` gives them free\n", r.Pinned, r.Kept, printable(strings.Join(r.Pins, ", ")))
+			fmt.Fprintf(a.stdout, "kept: %d tags that are pinned, and %d blobs of what else is pinned, by %s; `cistern unpin NAME` gives them free\n", r.Pinned, r.Kept, printable(strings.Join(r.Pins, ", ")))
 		}
 	})
 }
