@@ -270,8 +270,8 @@ func (a *app) evictionTable(e admin.Eviction) {
 		if n.Once {
 			why = "not used again since it came: counts as twice as old"
 		}
-		rows = append(rows, []string{age(n.LastUsed, time.Now()), size(uint64(n.Allocated)), n.Class, cutDigest(n.Digest), why})
+		rows = append(rows, []string{age(n.LastUsed, time.Now()), size(uint64(n.Allocated)), n.Class, why, n.Digest}) // in full: `cistern why` wants it so
 	}
-	table(a.stdout, []string{"LAST USED", "ON DISK", "CLASS", "DIGEST", "WHY"}, rows)
+	table(a.stdout, []string{"LAST USED", "ON DISK", "CLASS", "WHY", "DIGEST"}, rows)
 	fmt.Fprintf(a.stdout, "%d blobs, %s in all, the oldest first; what is pinned, read, or of a class at its floor is passed over\n", len(e.Next), size(uint64(sum)))
 }
