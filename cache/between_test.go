@@ -140,7 +140,7 @@ func TestTagsInACheckpoint(t *testing.T) {
 	c.setTag(ref("goes"), one, false)
 	c.checkpoint()
 	c.setTag(ref("moves"), two, false)
-	c.dropTag(ref("goes"))
+	c.dropTag(ref("goes"), whyNotFound)
 	check := func() {
 		c.tags.Purge()
 		if got, ok := c.tag(ref("moves")); !ok || got.Target.Digest != two.Digest {

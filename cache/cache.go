@@ -82,9 +82,9 @@ type Cache struct {
 	grants   *lru.Cache[oci.Digest, holders]
 	tags     *lru.Cache[oci.Reference, index.Tag]
 
-	unverified *lru.Cache[oci.Digest, time.Time]     // blobs that upstream sent and that were not what their digest says
-	moved      *lru.Cache[oci.Reference, oci.Digest] // what tags named before, those that moved since the start
-	unkept     *lru.Cache[oci.Digest, time.Time]     // blobs that were sent on, and that the disk did not take
+	unverified *lru.Cache[oci.Digest, time.Time] // blobs that upstream sent and that were not what their digest says
+	formers    *lru.Cache[oci.Reference, former] // of tags that have moved or gone since the start
+	unkept     *lru.Cache[oci.Digest, time.Time] // blobs that were sent on, and that the disk did not take
 	paces      paces
 	pins       pins
 
@@ -200,7 +200,7 @@ func newCache(o Options) *Cache {
 	c.grants, _ = lru.New[oci.Digest, holders](grantsKept)
 	c.tags, _ = lru.New[oci.Reference, index.Tag](tagsKept)
 	c.unverified, _ = lru.New[oci.Digest, time.Time](negativeKept)
-	c.moved, _ = lru.New[oci.Reference, oci.Digest](negativeKept)
+	c.formers, _ = lru.New[oci.Reference, former](negativeKept)
 	c.unkept, _ = lru.New[oci.Digest, time.Time](negativeKept)
 	c.spans.New = func() any { return new([span]byte) }
 	c.chunks.New = func() any { return new([chunk]byte) }

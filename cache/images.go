@@ -100,6 +100,7 @@ type ImageDetail struct {
 	Checked  time.Time `json:"checked,omitzero"`   // upstream's last word on the tag
 	Changed  time.Time `json:"changed,omitzero"`   // since when that is its word, or an archive's
 	Was      string    `json:"was,omitempty"`      // what the tag named until then, if it has moved since the start
+	Absence  *Absence  `json:"absence,omitempty"`  // why the tag is not known any more, if that was since the start
 	Fresh    time.Time `json:"fresh,omitzero"`     // until when nobody asks upstream about the tag
 	Imported bool      `json:"imported,omitempty"` // the tag is an archive's word: upstream has not said anything yet
 	LastUsed time.Time `json:"last_used,omitzero"`
@@ -119,11 +120,14 @@ func (c *Cache) Image(ref oci.Reference, policy *Policy) ImageDetail {
 	if d.IsZero() {
 		t, ok := c.tag(ref)
 		if !ok {
+			if f, ok := c.formers.Peek(ref); ok {
+				i.Absence = &Absence{Why: f.went, At: f.at}
+			}
 			return i
 		}
 		d, i.Checked, i.Changed, i.Imported = t.Target.Digest, t.Checked, t.Changed, t.Checked.IsZero()
-		if was, moved := c.moved.Peek(ref); moved && was != d {
-			i.Was = was.String()
+		if f, ok := c.formers.Peek(ref); ok && f.went == "" && f.named != d {
+			i.Was = f.named.String()
 		}
 		if !i.Imported {
 			i.Fresh = t.Checked.Add(policy.Fresh(ref.Tag))

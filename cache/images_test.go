@@ -111,7 +111,7 @@ func TestImages(t *testing.T) {
 	if after := s.lastTouch(layers[0]); !after.Equal(before) {
 		t.Error("looking was a use")
 	}
-	if s.dropTag(s.ref("v1")); !slices.Equal(names(s), []string{"docker.io/a:v2"}) {
+	if s.dropTag(s.ref("v1"), whyNotFound); !slices.Equal(names(s), []string{"docker.io/a:v2"}) {
 		t.Error("a tag that is gone is listed")
 	}
 }

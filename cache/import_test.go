@@ -143,7 +143,7 @@ func TestImportAgain(t *testing.T) {
 	s, there := newShelf(t), open(t, Options{})
 	repo := s.o.repo("a").Repository
 	for _, n := range []int{1, 2} {
-		s.dropTag(s.ref("v1"))
+		s.dropTag(s.ref("v1"), whyNotFound)
 		d, _ := s.image("v1", n)
 		b, err := s.Bundle(s.ref("v1"))
 		if err != nil {

@@ -10,14 +10,23 @@ import (
 // The reasons of Content that need no more words.
 const (
 	reasonTagNew     = "tag never seen"
-	reasonTagGone    = "tag not known"
 	reasonTagMoved   = "tag moved"
 	reasonWindow     = "window expired"
 	reasonNotGranted = "not granted"
 )
 
-// whyPurged is of what `cistern rm` has removed.
-const whyPurged = "purged"
+// Why tags go.
+const (
+	whyPurged   = "purged"           // by `cistern rm`, as blobs are
+	whyNotFound = "gone at upstream" // which has answered 404
+)
+
+// former is what is remembered of a tag.
+type former struct {
+	named oci.Digest // before it moved
+	went  string     // why it was made unknown; "": it was not
+	at    time.Time  // when
+}
 
 // Absence says why a digest is not here.
 type Absence struct {
@@ -101,15 +110,11 @@ func (c *Cache) because(content *Content) *Content {
 	return content
 }
 
-// becauseOfTag notes why content was asked for of upstream under a tag that is not known
-// here: nobody has pulled it, or it was purged, as far as its manifest tells.
-func (c *Cache) becauseOfTag(content *Content) *Content {
-	if content == nil {
-		return nil
-	}
-	if a := c.missed(content.Digest); a.Why == whyPurged {
-		content.Reason = a.String()
-		return content.also(reasonTagGone)
+// becauseOfTag notes why content was asked for of upstream under a tag that was not known
+// here.
+func (c *Cache) becauseOfTag(ref oci.Reference, content *Content) *Content {
+	if f, ok := c.formers.Peek(ref); ok && f.went != "" {
+		return content.also("tag " + Absence{Why: f.went, At: f.at}.String())
 	}
 	return content.also(reasonTagNew)
 }

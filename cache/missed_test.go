@@ -69,7 +69,10 @@ func TestReasons(t *testing.T) {
 	if _, err := c.Remove(oci.Reference{Repository: o.repo("a").Repository, Tag: "v1"}); err != nil {
 		t.Fatal(err)
 	}
-	is("tag not known; purged 20", tag(time.Hour), OutcomeMiss)
+	if i := c.Image(oci.Reference{Repository: o.repo("a").Repository, Tag: "v1"}, &Policy{}); i.Absence == nil || i.Absence.Why != whyPurged || i.Digest != "" {
+		t.Errorf("%+v", i.Absence)
+	}
+	is("tag purged 20", tag(time.Hour), OutcomeMiss)
 	c.idle()
 	if _, err := c.Remove(oci.Reference{Repository: o.repo("a").Repository, Digest: manifest}); err != nil {
 		t.Fatal(err)

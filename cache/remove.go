@@ -44,7 +44,7 @@ func (c *Cache) Remove(ref oci.Reference) (Removed, error) {
 		return r.done, err
 	}
 	for _, t := range r.tags { // now: until here it can be done again
-		c.dropTag(t)
+		c.dropTag(t, whyPurged)
 	}
 	r.done.Tags = len(r.tags)
 	if !c.checkpoint() {

@@ -49,7 +49,7 @@ func (c *Cache) setTag(ref oci.Reference, target oci.Descriptor, private bool) i
 	case ok && old.Target.Digest == target.Digest:
 		t.Changed = old.Changed
 	case ok:
-		c.moved.Add(ref, old.Target.Digest)
+		c.formers.Add(ref, former{named: old.Target.Digest})
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -69,11 +69,12 @@ func (c *Cache) noteTagLocked(t index.Tag) {
 	delete(c.goneTags, t.Reference)
 }
 
-func (c *Cache) dropTag(ref oci.Reference) {
+// dropTag makes a tag unknown, for one of the reasons of former.
+func (c *Cache) dropTag(ref oci.Reference, why string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tags.Remove(ref)
-	c.moved.Remove(ref)
+	c.formers.Add(ref.Clone(), former{went: why, at: time.Now()})
 	c.words++
 	if !c.writable() {
 		return
@@ -158,7 +159,7 @@ func (c *Cache) firstSeen(ctx context.Context, repo *Repository, ref oci.Referen
 			return nil, err
 		}
 		content, err := c.target(ctx, repo, t, OutcomeMiss, head)
-		return c.becauseOfTag(content), err
+		return c.becauseOfTag(ref, content), err
 	}
 	outcome := OutcomeJoin
 	m, err := share(ctx, c, "tag "+ref.String(), func(ctx context.Context) (*Manifest, error) {
@@ -168,7 +169,7 @@ func (c *Cache) firstSeen(ctx context.Context, repo *Repository, ref oci.Referen
 	if err != nil {
 		return nil, err
 	}
-	return c.becauseOfTag(m.content(outcome)), nil
+	return c.becauseOfTag(ref, m.content(outcome)), nil
 }
 
 // fetchTag spends a pull on a tag.
@@ -190,7 +191,7 @@ func (c *Cache) revalidate(ctx context.Context, repo *Repository, ref oci.Refere
 	return share(ctx, c, "ask "+ref.String(), func(ctx context.Context) (index.Tag, error) {
 		r, err := repo.Source.Resolve(ctx, ref.Tag)
 		if _, known := c.tag(ref); known && errors.Is(err, oci.ErrNotFound) {
-			c.dropTag(ref)
+			c.dropTag(ref, whyNotFound)
 		}
 		if err != nil {
 			c.remember(repo.Repository, askedManifest(ref.Tag), err)

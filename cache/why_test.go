@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -128,5 +129,19 @@ func TestWhyMoved(t *testing.T) {
 	s.image("v1", 2)
 	if i := s.Image(s.ref("v1"), &Policy{}); i.Was != was.String() {
 		t.Errorf("%q, want %s", i.Was, was)
+	}
+}
+
+// TestWhyGone: of a tag that upstream does not have any more that is said.
+func TestWhyGone(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	s.image("v1", 1)
+	s.o.refuse = func(context.Context, string, string) error { return oci.ErrNotFound }
+	if _, err := s.tagged(s.o, "v1", 0); !errors.Is(err, oci.ErrNotFound) {
+		t.Fatal(err)
+	}
+	if i := s.Image(s.ref("v1"), &Policy{}); i.Absence == nil || i.Absence.Why != whyNotFound || time.Since(i.Absence.At) > time.Minute {
+		t.Errorf("%+v", i.Absence)
 	}
 }

@@ -167,11 +167,13 @@ func why(ctx context.Context, a *app, c *admin.Client, args []string, output str
 		return err
 	}
 	return a.print(output, i, func() {
-		if i.Digest == "" {
+		switch {
+		case i.Digest == "" && i.Absence != nil:
+			fmt.Fprintf(a.stdout, "%s is not here: %s\n", i.Image, absence(i.Absence, time.Now()))
+			return
+		case i.Digest == "":
 			fmt.Fprintf(a.stdout, "%s is not here: never seen, or gone: %s\n", i.Image, unknown)
 			return
-		}
-		switch {
 		case i.Imported:
 			fmt.Fprintf(a.stdout, "%s is %s, as an archive said %s ago; upstream has not said anything yet\n", i.Image, cutDigest(i.Digest), age(i.Changed, time.Now()))
 		case !i.Checked.IsZero():
