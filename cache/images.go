@@ -250,6 +250,7 @@ func (c *Cache) EvictNext(want int64) ([]Next, error) {
 	if c.store == nil {
 		return next, nil
 	}
+	c.repin()
 	victims, err := c.idx.Load().Victims(time.Now(), want, c.floorsInIndex(), c.lastTouch, c.passOver)
 	if err != nil {
 		return nil, err

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -139,22 +138,6 @@ func (c *Cache) namedBy(d oci.Digest) (n named, here bool, err error) {
 		return named{}, false, nil
 	}
 	return parseNamed(data), true, nil
-}
-
-// whole tells whether all that a manifest names is here, or one of the manifests that an
-// index names is whole. It is pullable for who waits for nobody.
-func (c *Cache) whole(d oci.Digest, depth int) bool {
-	n, here, err := c.namedBy(d)
-	if !here || err != nil || depth > maxNesting {
-		return false
-	}
-	if len(n.Manifests) > 0 {
-		return slices.ContainsFunc(n.Manifests, func(m sized) bool { return c.whole(m.Digest, depth+1) })
-	}
-	return !slices.ContainsFunc(n.Blobs, func(b sized) bool {
-		_, stored := c.findStored(b.Digest)
-		return !stored && !b.Foreign
-	})
 }
 
 // closure is what manifests name, and what those name.

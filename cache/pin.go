@@ -33,8 +33,9 @@ type Pin struct {
 	Digest  string    `json:"digest,omitempty"` // what is kept; "": nobody has pulled it yet
 	Since   time.Time `json:"since"`
 	Bytes   int64     `json:"bytes"`   // content of what is kept for it, shared or not, each part once
-	Missing int       `json:"missing"` // parts that are not here: kept once they are pulled, unless
-	Over    bool      `json:"over"`    // there is no room for all of it
+	Missing int       `json:"missing"` // parts that are not here: kept once they are pulled, if there is room
+	// Partial: not all of it is kept, or will be: there is no room for it among what is pinned.
+	Partial bool `json:"partial,omitempty"`
 }
 
 // ErrNotPinned is for an unpin of what is not pinned.
@@ -66,7 +67,7 @@ func (c *Cache) Pin(ref oci.Reference) (Pin, error) {
 	many := len(p.roots)
 	p.mu.Unlock()
 	if again {
-		if info := c.pinInfo(ref); !info.Over {
+		if info := c.pinInfo(ref); !info.Partial {
 			return info, nil
 		}
 		return Pin{}, fmt.Errorf("it is pinned, and not all of it is kept: %w", c.noRoom())
@@ -113,8 +114,8 @@ func (c *Cache) noRoom() error {
 	n := len(c.pins.holds)
 	c.pins.mu.Unlock()
 	now, most := humanize.IBytes(uint64(c.pins.bytes())), humanize.IBytes(uint64(max(0, c.pinnable())))
-	return fmt.Errorf("there is no room for all of it: without it %s of %s, and %d blobs of %d, are pinned, and of one image %d may be; raise cache.max_size, or unpin something",
-		now, most, n, maxPinned, maxParts)
+	return fmt.Errorf("there is no room for all of it: without it %s of %s, and %d blobs of %d, are pinned, and of one image %d may be, and all pinned manifests together may name %d; raise cache.max_size, or unpin something",
+		now, most, n, maxPinned, maxParts, maxNames)
 }
 
 // Unpin gives an image free. Nothing is removed by it.
@@ -148,6 +149,7 @@ func (p *pins) put(ref oci.Reference, r root) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.roots[ref] = r
+	p.reread = true // it may share more with others now
 	p.news++
 	p.any.Store(true)
 }
@@ -157,6 +159,7 @@ func (p *pins) take(ref oci.Reference) (root, bool) {
 	defer p.mu.Unlock()
 	r, ok := p.roots[ref]
 	delete(p.roots, ref)
+	p.reread = true
 	p.news++
 	p.any.Store(len(p.roots) > 0)
 	return r, ok
@@ -189,7 +192,7 @@ func (c *Cache) pinInfo(ref oci.Reference) Pin {
 	c.pins.mu.Lock()
 	r, over := c.pins.roots[ref], c.pins.over[ref]
 	c.pins.mu.Unlock()
-	info := Pin{Reference: ref, Image: ref.String(), Since: r.since, Over: over}
+	info := Pin{Reference: ref, Image: ref.String(), Since: r.since, Partial: over}
 	if r.last.IsZero() {
 		return info
 	}
@@ -244,6 +247,7 @@ type pinLine struct {
 	Repository string     `json:"repository,omitempty"`
 	Tag        string     `json:"tag,omitempty"`
 	Digest     oci.Digest `json:"digest,omitzero"` // of a tag the last that it named here
+	Next       oci.Digest `json:"next,omitzero"`   // see root
 	Since      time.Time  `json:"since,omitzero"`
 
 	Manifest  oci.Digest `json:"manifest,omitzero"`
@@ -258,7 +262,7 @@ func (l pinLine) pin() (ref oci.Reference, r root, ok bool) {
 		ref.Digest = l.Digest
 	}
 	ok = l.Upstream != "" && oci.ValidName(l.Repository) && (l.Tag != "" || !l.Digest.IsZero()) && (l.Tag == "" || oci.ValidTag(l.Tag))
-	return ref, root{last: l.Digest, since: l.Since}, ok
+	return ref, root{l.Digest, l.Next, l.Since}, ok
 }
 
 // savePins writes the pins down. changing is held.
@@ -266,14 +270,15 @@ func (c *Cache) savePins() error {
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text) // into memory: it does not fail
 	c.pins.mu.Lock()
-	for ref, r := range c.pins.roots {
-		_ = enc.Encode(pinLine{Upstream: ref.Upstream, Repository: ref.Name, Tag: ref.Tag, Digest: r.last, Since: r.since})
-	}
-	for d, n := range c.pins.links {
-		_ = enc.Encode(pinLine{Manifest: d, Blobs: n.Blobs, Manifests: n.Manifests})
-	}
+	roots, links := maps.Clone(c.pins.roots), c.pins.links // which nobody changes: hits wait for mu
 	c.pins.unsaved = false
 	c.pins.mu.Unlock()
+	for ref, r := range roots {
+		_ = enc.Encode(pinLine{Upstream: ref.Upstream, Repository: ref.Name, Tag: ref.Tag, Digest: r.last, Next: r.next, Since: r.since})
+	}
+	for d, n := range links {
+		_ = enc.Encode(pinLine{Manifest: d, Blobs: n.Blobs, Manifests: n.Manifests})
+	}
 	if err := c.store.WriteBeside(pinsName, text.Bytes()); err != nil {
 		return fmt.Errorf("writing the pins down: %w", err)
 	}

@@ -1,9 +1,7 @@
 package cache
 
 import (
-	"cmp"
 	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +15,10 @@ import (
 // maxPinned bounds the blobs and manifests that pins keep: they are known in memory, and
 // passed over by each search for what may be evicted. One pin keeps maxParts at most.
 const maxPinned = 1 << 14
+
+// maxNames bounds what all these manifests name together, each for itself: it is in memory,
+// and in the file.
+const maxNames = 2 * maxPinned
 
 // pins are what people want to be kept, and which blobs that are. What a manifest names
 // never changes, so what was read once of one that is pinned is known from then on, and
@@ -32,7 +34,8 @@ type pins struct {
 	holds   map[oci.Digest]int64    // what is kept, and what it takes on the disk, or will
 	links   map[oci.Digest]named    // of the manifests among these, as far as they were read
 	awaited map[oci.Digest]struct{} // the others: not here
-	came    map[oci.Digest]struct{} // of these, here since they were looked for
+	came    map[oci.Digest]struct{} // of these, here since they were looked for, or to be looked for again
+	refused map[oci.Digest]need     // of what there was no room for, so that it is not read again and again
 	recent  map[oci.Digest]struct{} // what came while somebody was finding out; nil: nobody is
 	over    map[oci.Reference]bool  // roots of which not all is kept: there is no room for it
 	unread  bool                    // a manifest is here and could not be read at the moment
@@ -40,6 +43,7 @@ type pins struct {
 	heeded  uint64                  // as far as holds knows of it
 	unsaved bool                    // the file says something else
 	recount bool                    // what is here may take more than its manifest says
+	reread  bool                    // what there was no room for may have it now
 	tooMuch bool                    // more is pinned than there is room for
 }
 
@@ -64,7 +68,8 @@ func (p *pins) happened() {
 	p.news++
 }
 
-// moved notes that a tag names a manifest.
+// moved notes what a tag names, at once: it may be no tag any more when what is pinned is
+// found out.
 func (p *pins) moved(tag oci.Reference, to oci.Digest) {
 	if !p.any.Load() {
 		return
@@ -72,7 +77,13 @@ func (p *pins) moved(tag oci.Reference, to oci.Digest) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r, ok := p.roots[tag]
-	if ok && to != r.next && (to != r.last || !r.next.IsZero()) {
+	if to == r.last {
+		to = oci.Digest{}
+	}
+	if ok && to != r.next {
+		r.next = to.Clone()
+		p.roots[tag] = r
+		p.unsaved = true
 		p.news++
 	}
 }
@@ -138,7 +149,7 @@ func (p *pins) settled() bool {
 // sure: a manifest is here and cannot be read, or more happens meanwhile.
 func (c *Cache) repin() bool {
 	p := &c.pins
-	if p.settled() {
+	if c.store == nil || p.settled() {
 		return true
 	}
 	p.walking.Lock()
@@ -164,13 +175,16 @@ func (p *pins) begin(c *Cache) *pinWalk {
 	if p.recount {
 		sizes, p.recount = nil, false
 	}
+	if p.reread {
+		p.refused, p.reread = nil, false
+	}
 	w := &pinWalk{
-		c: c, news: p.news, most: most, known: p.links, sizes: sizes, counts: map[oci.Reference]int{},
+		c: c, news: p.news, most: most, known: p.links, sizes: sizes, needs: p.refused, counts: map[oci.Reference]int{},
 		holds: map[oci.Digest]int64{}, links: map[oci.Digest]named{}, awaited: map[oci.Digest]struct{}{}, over: map[oci.Reference]bool{},
-		absent: map[oci.Digest]struct{}{},
+		absent: map[oci.Digest]struct{}{}, again: map[oci.Digest]struct{}{}, refused: map[oci.Digest]need{},
 	}
 	for ref, r := range p.roots {
-		w.roots = append(w.roots, pinned{ref, r})
+		w.roots = append(w.roots, pinned{ref, r, r})
 	}
 	for d := range p.awaited {
 		if _, came := p.came[d]; !came {
@@ -178,9 +192,6 @@ func (p *pins) begin(c *Cache) *pinWalk {
 		}
 	}
 	clear(p.came)
-	slices.SortFunc(w.roots, func(a, b pinned) int {
-		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.ref.String(), b.ref.String()))
-	})
 	return w
 }
 
@@ -190,12 +201,10 @@ func (p *pins) end(w *pinWalk) (over []oci.Reference, tooMuch bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, r := range w.roots {
-		was, ok := p.roots[r.ref]
-		if !ok || was == r.root {
-			continue
+		if now, ok := p.roots[r.ref]; ok && now == r.was { // else it was unpinned meanwhile
+			p.roots[r.ref] = r.root
+			p.unsaved = p.unsaved || r.was != r.root
 		}
-		p.roots[r.ref] = r.root
-		p.unsaved = p.unsaved || was.last != r.last
 	}
 	for ref := range w.over {
 		if !p.over[ref] {
@@ -206,6 +215,13 @@ func (p *pins) end(w *pinWalk) (over []oci.Reference, tooMuch bool) {
 	p.tooMuch = w.sum > w.most
 	p.unsaved = p.unsaved || len(w.links) != len(p.links) || w.read
 	p.holds, p.links, p.awaited, p.over, p.unread, p.heeded = w.holds, w.links, w.awaited, w.over, w.unread, w.news
+	p.refused = w.refused
+	if w.moved {
+		p.news++
+	}
+	for d := range w.again {
+		p.came[d] = struct{}{}
+	}
 	recent := p.recent
 	p.recent = nil
 	for d := range p.awaited {

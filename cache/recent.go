@@ -102,6 +102,19 @@ func (c *Cache) findStored(d oci.Digest) (index.Record, bool) {
 	return rec, ok
 }
 
+// recorded tells whether a blob is here also after a power cut.
+func (c *Cache) recorded(d oci.Digest) bool {
+	c.mu.Lock()
+	p, waits := c.pending[d]
+	_, _, gone := c.recentLocked(d)
+	c.mu.Unlock()
+	if waits || gone {
+		return waits && p.recorded
+	}
+	_, ok, err := c.idx.Load().Get(d)
+	return ok && err == nil
+}
+
 // forget takes a removed blob out of memory and notes that its record is to go:
 // after its file is gone, since whoever does not find a blob may begin to write
 // it. With a private one goes the knowledge of who may have it: bytes that come

@@ -44,9 +44,13 @@ func (c *Cache) Remove(ref oci.Reference) (Removed, error) {
 		return r.done, err
 	}
 	for _, t := range r.tags { // now: until here it can be done again
+		if c.pins.rooted(t) { // by now
+			r.done.Pinned++
+			continue
+		}
 		c.dropTag(t, whyPurged)
+		r.done.Tags++
 	}
-	r.done.Tags = len(r.tags)
 	if !c.checkpoint() {
 		return r.done, errors.New("the removal could not be recorded: what is gone will be missed at its next use; see the log")
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // maxBeside bounds a file that WriteBeside has written, in bytes.
-const maxBeside = 4 << 20
+const maxBeside = 16 << 20
 
 // ReadBeside reads a small file that WriteBeside has written; nil if there is none.
 func (s *Store) ReadBeside(name string) ([]byte, error) {

@@ -25,6 +25,7 @@ func pin(ctx context.Context, a *app, c *admin.Client, args []string, output str
 		default:
 			fmt.Fprintf(a.stdout, "%s is pinned: %s\n", p.Image, pinSize(p))
 		}
+		a.sayPartial(p)
 	})
 }
 
@@ -57,14 +58,20 @@ func (a *app) listPins(ctx context.Context, c *admin.Client, output string) erro
 			if p.Missing > 0 {
 				missing = count(uint64(p.Missing))
 			}
-			if p.Over {
-				missing += ", no room"
-			}
 			if p.Digest == "" {
 				bytes, missing = "-", "all"
 			}
 			rows = append(rows, []string{bytes, missing, age(p.Since, time.Now()), cutDigest(p.Digest), p.Image})
 		}
 		table(a.stdout, []string{"SIZE", "MISSING", "PINNED", "DIGEST", "IMAGE"}, rows)
+		for _, p := range l.Pins {
+			a.sayPartial(p)
+		}
 	})
+}
+
+func (a *app) sayPartial(p cache.Pin) {
+	if p.Partial {
+		fmt.Fprintf(a.stdout, "not all of %s is kept: there is no room for it among what is pinned; raise cache.max_size, or unpin something\n", printable(p.Image))
+	}
 }

@@ -1,0 +1,291 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"cistern/internal/durable/durabletest"
+	"cistern/internal/oci"
+)
+
+// indexOf is the text of an index of some manifests.
+func indexOf(children ...oci.Digest) string {
+	var all []string
+	for _, d := range children {
+		all = append(all, fmt.Sprintf(`{"digest":%q,"size":9}`, d))
+	}
+	return `{"manifests":[` + strings.Join(all, ",") + `]}`
+}
+
+// madeUp are digests of nothing that is here.
+func madeUp(what string, n int) (all []oci.Digest) {
+	for i := range n {
+		all = append(all, oci.FromBytes(fmt.Appendf(nil, "%s %d", what, i)))
+	}
+	return all
+}
+
+// TestPinNamesOften: an image of which many manifests name the same layers does not make
+// the file of pins too large to be written, or to be read again.
+func TestPinNamesOften(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	s.image("good", 3)
+	s.pin(s.ref("good"))
+	layers := madeUp("layer", 2000)
+	var children []oci.Digest
+	for i := range 40 {
+		tag := fmt.Sprint("c", i)
+		children = append(children, s.o.tag(tag, strings.Replace(s.o.image(layers...), "{", fmt.Sprintf(`{"n":%d,`, i), 1)))
+		s.pull(tag, nil)
+	}
+	s.pin(s.ref("v1"))
+	s.o.tag("v1", indexOf(children...))
+	s.pull("v1", nil)
+	s.repin()
+	s.checkpoint()
+	names := 0
+	for _, n := range s.pins.links {
+		names += len(n.Blobs) + len(n.Manifests)
+	}
+	s.pins.changing.Lock()
+	if err := s.savePins(); err != nil {
+		t.Errorf("%d names in memory: %v", names, err)
+	}
+	s.pins.changing.Unlock()
+	if err := s.Unpin(s.ref("good")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPinFollowsToNothing: what a tag named is not given up for what cannot be kept.
+func TestPinFollowsToNothing(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]func(child oci.Digest) string{
+		"many": func(d oci.Digest) string { return indexOf(append(madeUp("x", 4500), d)...) },
+		"large": func(d oci.Digest) string {
+			return fmt.Sprintf(`{"manifests":[{"digest":%q,"size":9},{"digest":%q,"size":99999999999}]}`, d, oci.FromBytes([]byte("y")))
+		},
+		"no json": func(d oci.Digest) string { return "<html>please log in</html>" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newShelf(t)
+			_, before := s.image("v1", 3)
+			s.pin(s.ref("v1"))
+			child, layers := s.image("child", 1)
+			if name == "many" { // the child first, or it is not read
+				s.o.tag("v1", indexOf(append([]oci.Digest{child}, madeUp("x", 4500)...)...))
+			} else {
+				s.o.tag("v1", text(child))
+			}
+			s.pull("v1", nil)
+			s.churn()
+			s.pins.lookAgain()
+			s.churn()
+			if s.here(before...) != 1 {
+				t.Errorf("what the tag named is gone, and of what it names %d of 1 layers are here", s.here(layers...))
+			}
+		})
+	}
+}
+
+// TestPinNestedOften: indexes that name the same indexes are looked at once each.
+func TestPinNestedOften(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	s.image("v1", 1)
+	s.pin(s.ref("v1"))
+	below := madeUp("nothing", 60)
+	for level := range 3 {
+		var these []oci.Digest
+		for i := range 60 {
+			tag := fmt.Sprint("i", level, "-", i)
+			these = append(these, s.o.tag(tag, strings.Replace(indexOf(below...), "{", fmt.Sprintf(`{"n":%d,`, i), 1)))
+			s.pull(tag, nil)
+		}
+		below = these
+	}
+	s.o.tag("v1", indexOf(below...))
+	began := time.Now()
+	s.pull("v1", nil)
+	s.repin()
+	if took := time.Since(began); took > 2*time.Second {
+		t.Error(took)
+	}
+}
+
+// TestPinReadsOnce: what there is no room for is not read again and again.
+func TestPinReadsOnce(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	s.close()
+	var reads atomic.Int64
+	var child atomic.Value
+	child.Store("-")
+	s.rig = s.faulty(func(op durabletest.Op) *durabletest.Fault {
+		if op.Kind == "open" && strings.HasSuffix(op.Name, child.Load().(string)) {
+			reads.Add(1)
+		}
+		return nil
+	})
+	// larger than what is kept in memory
+	d := s.o.tag("c", strings.Replace(s.o.image(madeUp("x", 4500)...), "{", `{"n":"`+strings.Repeat("x", 2*mib)+`",`, 1))
+	s.o.tag("v1", indexOf(d))
+	s.pull("v1", nil)
+	s.pin(s.ref("v1"))
+	s.pull("c", nil)
+	child.Store(d.Hex())
+	for range 10 {
+		s.pins.lookAgain()
+		s.repin()
+	}
+	if n := reads.Load(); n > 2 {
+		t.Errorf("it was read %d times", n)
+	}
+}
+
+// TestPinFollowsToSafety: what a tag named before is given up once what it names now is on
+// stable storage.
+func TestPinFollowsToSafety(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	_, before := s.image("v1", 3)
+	s.pin(s.ref("v1"))
+	s.checkpoint()
+	func() {
+		s.syncing.Lock() // no checkpoint meanwhile
+		defer s.syncing.Unlock()
+		s.image("v1", 2)
+		s.repin()
+		if !s.pins.holding(before[0]) {
+			t.Error("a power cut now leaves neither")
+		}
+	}()
+	s.checkpoint()
+	s.pins.lookAgain()
+	s.repin()
+	if s.pins.holding(before[0]) {
+		t.Error("it is kept for ever")
+	}
+}
+
+// TestPinToldAtOnce: what has come of a pinned image is pinned for whoever asks.
+func TestPinToldAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	_, layers := s.image("old", 3)
+	child := s.o.tag("child", s.o.image(append(layers, madeUp("not here", 1)...)...))
+	s.o.tag("v1", indexOf(child))
+	s.pull("v1", nil)
+	s.pin(s.ref("v1"))
+	s.checkpoint()
+	s.pull("child", nil)
+	next, err := s.EvictNext(1 << 30)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, n := range next {
+		if n.Digest == layers[0].String() {
+			t.Error("what is pinned would be evicted")
+		}
+	}
+}
+
+// TestPinToldInPart: of an image that is kept in part that is said.
+func TestPinToldInPart(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	_, first := s.image("a", 30)
+	m1 := s.o.tag("c1", s.o.image(first...))
+	s.o.tag("v1", indexOf(m1, oci.FromBytes([]byte(`{"schemaVersion":2}`))))
+	s.pull("c1", nil)
+	m2text := `{"layers":[{"digest":"` + oci.FromBytes([]byte("big")).String() + `","size":50000000}]}`
+	m2 := s.o.tag("c2", m2text)
+	s.o.tag("v1", indexOf(m1, m2))
+	s.pull("v1", nil)
+	s.pin(s.ref("v1"))
+	s.pull("c2", nil)
+	if p := s.pin(s.ref("v1")); !p.Partial || !s.pinsOf()[0].Partial {
+		t.Errorf("nobody is told that not all is kept: %+v", p)
+	}
+}
+
+// TestPinReadAgain: a manifest that the disk did not give once is looked at again.
+func TestPinReadAgain(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	m, layers := s.image("v1", 3)
+	s.close()
+	var sick atomic.Bool
+	s.rig = s.faulty(func(op durabletest.Op) *durabletest.Fault {
+		if sick.Load() && op.Kind == "open" && strings.HasSuffix(op.Name, m.Hex()) {
+			return &durabletest.Fault{Err: syscall.EIO}
+		}
+		return nil
+	})
+	sick.Store(true)
+	s.pins.put(s.ref("v1"), root{since: time.Now()})
+	s.repin()
+	sick.Store(false)
+	s.pins.lookAgain()
+	s.repin()
+	if _, here := s.findStored(m); here && !s.pins.holding(layers[0]) {
+		t.Error("its manifest is here, and its layers are not pinned")
+	}
+}
+
+// TestPinNextStays: what a tag names by now stays pinned over a 404 and a restart, also if it
+// could not be pulled yet.
+func TestPinNextStays(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	s.image("v1", 3)
+	s.pin(s.ref("v1"))
+	layer := s.o.put(noise(2*mib, 4444))
+	s.o.tag("v1", s.o.image(append(madeUp("not here", 1), layer)...))
+	s.pull("v1", []oci.Digest{layer})
+	s.o.mu.Lock()
+	delete(s.o.named, "v1")
+	s.o.mu.Unlock()
+	if _, err := s.tagged(s.o, "v1", 0); !errors.Is(err, oci.ErrNotFound) {
+		t.Fatal(err)
+	}
+	s.close()
+	s.rig = open(t, Options{Dir: s.Cache.o.Dir, Limit: s.Cache.o.Limit})
+	s.churn()
+	if s.here(layer) != 1 {
+		t.Error("what the tag named last is not pinned any more")
+	}
+}
+
+// TestPinWhileRemoved: a tag that is pinned while it is being removed stays a tag.
+func TestPinWhileRemoved(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	_, layers := s.image("v1", 3)
+	s.checkpoint()
+	s.close()
+	var armed atomic.Bool
+	pinned := make(chan error, 1)
+	s.rig = s.faulty(func(op durabletest.Op) *durabletest.Fault {
+		if op.Kind == "remove" && strings.HasSuffix(op.Name, layers[0].Hex()) && armed.CompareAndSwap(true, false) {
+			_, err := s.Pin(s.ref("v1"))
+			pinned <- err
+		}
+		return nil
+	})
+	armed.Store(true)
+	r, err := s.Remove(s.ref("v1"))
+	if err := errors.Join(err, <-pinned); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := s.tag(s.ref("v1")); !ok || r.Tags != 0 || r.Pinned != 1 {
+		t.Errorf("it is pinned, and no tag any more: %+v", r)
+	}
+}
