@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"maps"
 	"slices"
 	"time"
@@ -279,10 +280,24 @@ func (c *Cache) savePins() error {
 	for d, n := range links {
 		_ = enc.Encode(pinLine{Manifest: d, Blobs: n.Blobs, Manifests: n.Manifests})
 	}
-	if err := c.store.WriteBeside(pinsName, text.Bytes()); err != nil {
+	if err := c.store.WriteBeside(pinsName, sealed(text.Bytes())); err != nil {
 		return fmt.Errorf("writing the pins down: %w", err)
 	}
 	return nil
+}
+
+// sealed is the text with a last line that tells whether all of it is there, as it was written.
+func sealed(text []byte) []byte {
+	return fmt.Appendf(text, "{\"crc32c\":\"%08x\"}\n", crc32.Checksum(text, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+// unsealed gives the text that was sealed; false, and all of it, if it is not as it was.
+func unsealed(text []byte) ([]byte, bool) {
+	body := text[:bytes.LastIndexByte(bytes.TrimSuffix(text, []byte("\n")), '\n')+1]
+	if !bytes.Equal(sealed(slices.Clone(body)), text) {
+		return text, false
+	}
+	return body, true
 }
 
 // followEvery is how often it is looked, in checkpoints, whether what a pinned tag names by
@@ -311,16 +326,16 @@ func (c *Cache) keepPins(n int) bool {
 	return true
 }
 
-// loadPins reads them at start. Lines that are damaged are said, and put aside in a file
-// of their own: the others hold. A file that cannot be read is an error: nothing may be
+// loadPins reads them at start. A file that is damaged is said, and a copy of it put aside:
+// the lines that can be read hold. One that cannot be read is an error: nothing may be
 // evicted, then.
 func (c *Cache) loadPins(store *blob.Store) error {
 	text, err := store.ReadBeside(pinsName)
-	if err != nil {
+	if err != nil || text == nil {
 		return err
 	}
-	bad := 0
-	for line := range bytes.Lines(text) {
+	lines, intact := unsealed(text)
+	for line := range bytes.Lines(lines) {
 		var l pinLine
 		err := json.Unmarshal(line, &l)
 		ref, r, ok := l.pin()
@@ -329,15 +344,13 @@ func (c *Cache) loadPins(store *blob.Store) error {
 			c.pins.put(ref, r)
 		case err == nil && !l.Manifest.IsZero():
 			c.pins.links[l.Manifest] = named{l.Blobs, l.Manifests}
-		default:
-			bad++
 		}
 	}
-	if bad == 0 || store.ReadOnly() {
+	if intact || store.ReadOnly() {
 		return nil
 	}
-	c.log.Error("the file of pins is damaged: some images may be pinned no longer; a copy is beside it, and `cistern ls --pinned` lists the others",
-		zap.Int("lines", bad), zap.String("copy", pinsName+brokenSuffix))
+	c.log.Error("the file of pins is damaged: some images may be pinned no longer, or others; a copy is beside it, and `cistern ls --pinned` lists the others",
+		zap.String("copy", pinsName+brokenSuffix))
 	if err := store.WriteBeside(pinsName+brokenSuffix, text); err != nil {
 		c.diskFailed("putting the damaged pins aside", err)
 	}
