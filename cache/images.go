@@ -103,6 +103,7 @@ type ImageDetail struct {
 	Absence  *Absence  `json:"absence,omitempty"`  // why the tag is not known any more, if that was since the start
 	Fresh    time.Time `json:"fresh,omitzero"`     // until when nobody asks upstream about the tag
 	Imported bool      `json:"imported,omitempty"` // the tag is an archive's word: upstream has not said anything yet
+	Gone     bool      `json:"gone,omitempty"`     // the tag is not known here any more; a pin of it keeps what it named last
 	LastUsed time.Time `json:"last_used,omitzero"`
 	Bytes    int64     `json:"bytes"`          // content of all parts that are here, each once
 	Pins     []string  `json:"pins,omitempty"` // that keep it, by name
@@ -119,17 +120,21 @@ func (c *Cache) Image(ref oci.Reference, policy *Policy) ImageDetail {
 	d := ref.Digest
 	if d.IsZero() {
 		t, ok := c.tag(ref)
-		if !ok {
-			if f, ok := c.formers.Peek(ref); ok {
-				i.Absence = &Absence{Why: f.went, At: f.at}
-			}
+		f, _ := c.formers.Peek(ref)
+		if !ok && f.went != "" {
+			i.Absence = &Absence{Why: f.went, At: f.at}
+		}
+		if d = t.Target.Digest; !ok {
+			d = c.pins.last(ref)
+		}
+		if d.IsZero() {
 			return i
 		}
-		d, i.Checked, i.Changed, i.Imported = t.Target.Digest, t.Checked, t.Changed, t.Checked.IsZero()
-		if f, ok := c.formers.Peek(ref); ok && f.went == "" && f.named != d {
+		i.Gone, i.Checked, i.Changed, i.Imported = !ok, t.Checked, t.Changed, ok && t.Checked.IsZero()
+		if ok && !f.named.IsZero() && f.named != d {
 			i.Was = f.named.String()
 		}
-		if !i.Imported {
+		if !t.Checked.IsZero() {
 			i.Fresh = t.Checked.Add(policy.Fresh(ref.Tag))
 		}
 	}

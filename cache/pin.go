@@ -280,7 +280,12 @@ func (c *Cache) savePins() error {
 	for d, n := range links {
 		_ = enc.Encode(pinLine{Manifest: d, Blobs: n.Blobs, Manifests: n.Manifests})
 	}
-	if err := c.store.WriteBeside(pinsName, sealed(text.Bytes())); err != nil {
+	data := sealed(text.Bytes())
+	// Where pins take all there is, the file is over the cap for a moment: nobody could unpin otherwise.
+	if room, err := c.store.Reserve(c.ctx, int64(len(data))); err == nil {
+		defer room.Release()
+	}
+	if err := c.store.WriteBeside(pinsName, data); err != nil {
 		return fmt.Errorf("writing the pins down: %w", err)
 	}
 	return nil

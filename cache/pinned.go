@@ -128,6 +128,13 @@ func (p *pins) rooted(ref oci.Reference) bool {
 	return ok
 }
 
+// last gives what a pin by that name keeps; zero if there is none, or nothing.
+func (p *pins) last(ref oci.Reference) oci.Digest {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.roots[ref].last
+}
+
 // unclear tells whether a manifest that is pinned is here and cannot be read.
 func (p *pins) unclear() bool {
 	p.mu.Lock()
@@ -149,7 +156,7 @@ func (p *pins) settled() bool {
 // sure: a manifest is here and cannot be read, or more happens meanwhile.
 func (c *Cache) repin() bool {
 	p := &c.pins
-	if c.store == nil || p.settled() {
+	if p.settled() {
 		return true
 	}
 	p.walking.Lock()

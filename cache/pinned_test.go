@@ -143,16 +143,20 @@ func TestPinFollowsTag(t *testing.T) {
 	}
 	s.pull("v1", []oci.Digest{layer})
 	s.checkpoint()
-	s.pins.lookAgain()
+	s.keepPins(followEvery)
 	s.churn()
 	if s.here(before...) != 0 || s.here(layer) != 1 {
 		t.Errorf("%d of 0, %d of 1", s.here(before...), s.here(layer))
 	}
 	s.o.mu.Lock()
+	now := s.o.named["v1"].Digest
 	delete(s.o.named, "v1")
 	s.o.mu.Unlock()
 	if _, err := s.tagged(s.o, "v1", 0); !errors.Is(err, oci.ErrNotFound) {
 		t.Fatal(err)
+	}
+	if i := s.Image(s.ref("v1"), &Policy{}); i.Digest != now.String() || !i.Gone || len(i.Pins) != 1 {
+		t.Errorf("it is pinned, and not shown: %+v", i)
 	}
 	s.churn()
 	s.close()

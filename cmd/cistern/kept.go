@@ -104,6 +104,8 @@ func show(ctx context.Context, a *app, c *admin.Client, args []string, output st
 			rows = append(rows, []string{"Tag", "imported " + age(i.Changed, now) + " ago; upstream has not said anything yet"})
 		case !i.Checked.IsZero():
 			rows = append(rows, []string{"Tag", "names it, " + upstreamSaid(i, now)})
+		case i.Gone:
+			rows = append(rows, []string{"Tag", "not known any more, as one that upstream does not have; a pin keeps what it named last"})
 		}
 		for _, name := range i.Pins {
 			rows = append(rows, []string{"Pinned", "by " + name})

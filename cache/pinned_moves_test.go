@@ -18,6 +18,8 @@ import (
 	"cistern/internal/oci"
 )
 
+// What tags that move, sizes and moments may do to what is pinned, and what is said of it.
+
 // indexOf is the text of an index of some manifests.
 func indexOf(children ...oci.Digest) string {
 	var all []string
@@ -90,6 +92,8 @@ func TestPinFollowsToNothing(t *testing.T) {
 				s.o.tag("v1", text(child))
 			}
 			s.pull("v1", nil)
+			s.checkpoint()
+			s.pins.lookAgain()
 			s.churn()
 			s.pins.lookAgain()
 			s.churn()
@@ -193,6 +197,13 @@ func TestPinToldAtOnce(t *testing.T) {
 	s.pin(s.ref("v1"))
 	s.checkpoint()
 	s.pull("child", nil)
+	defer func() { // the last thing that a cache does is to write that down
+		s.close()
+		text, err := os.ReadFile(filepath.Join(s.Cache.o.Dir, pinsName))
+		if err != nil || !strings.Contains(string(text), `"manifest":"`+child.String()) {
+			t.Errorf("what its platform names is not written down: %v", err)
+		}
+	}()
 	next, err := s.EvictNext(1 << 30)
 	if err != nil {
 		t.Error(err)
@@ -257,6 +268,9 @@ func TestPinNextStays(t *testing.T) {
 	layer := s.o.put(noise(2*mib, 4444))
 	s.o.tag("v1", s.o.image(append(madeUp("not here", 1), layer)...))
 	s.pull("v1", []oci.Digest{layer})
+	if s.repin(); len(s.pinnedBy(layer)) != 1 {
+		t.Errorf("pinned by %q", s.pinnedBy(layer))
+	}
 	s.o.mu.Lock()
 	delete(s.o.named, "v1")
 	s.o.mu.Unlock()
@@ -328,5 +342,131 @@ func TestCutPins(t *testing.T) {
 				t.Errorf("said %d times", n)
 			}
 		})
+	}
+}
+
+// TestPinsReserve: the file of pins has its room reserved while it is written, and is
+// written also where there is none.
+func TestPinsReserve(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	s.image("v1", 30, 20)
+	s.pin(s.ref("v1"))
+	s.close()
+	var reserved atomic.Int64
+	s.rig = s.faulty(func(op durabletest.Op) *durabletest.Fault {
+		if op.Kind == "create" && op.Name == pinsName+".tmp" {
+			reserved.Store(s.store.Usage().Reserved)
+		}
+		return nil
+	})
+	s.pin(s.ref("v2"))
+	if reserved.Load() == 0 {
+		t.Error("nothing was reserved")
+	}
+	s.close()
+	s.rig = open(t, Options{Dir: s.Cache.o.Dir, Limit: 32 * mib})
+	if err := s.Unpin(s.ref("v1")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPinArrivesMeanwhile: a platform that comes just after it was looked for is kept.
+func TestPinArrivesMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	_, layers := s.image("old", 3)
+	child := s.o.tag("child", s.o.image(append(layers, madeUp("not here", 1)...)...))
+	s.o.tag("v1", indexOf(child))
+	s.pull("v1", nil)
+	s.close()
+	var armed atomic.Bool
+	s.rig = s.faulty(func(op durabletest.Op) *durabletest.Fault {
+		if op.Kind == "open" && strings.HasSuffix(op.Name, child.Hex()) && armed.CompareAndSwap(true, false) {
+			s.pull("child", nil)
+			return &durabletest.Fault{Err: syscall.ENOENT}
+		}
+		return nil
+	})
+	armed.Store(true)
+	s.pin(s.ref("v1"))
+	s.repin()
+	if armed.Load() || !s.pins.holding(layers[0]) {
+		t.Error("its layer is not pinned")
+	}
+}
+
+// TestPinIsLasting: what is here of an image that is pinned is on stable storage then, and
+// counts as what it takes, whatever its manifest says.
+func TestPinIsLasting(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	layer := s.o.put(noise(20*mib, 4545))
+	s.o.tag("v1", fmt.Sprintf(`{"layers":[{"digest":%q,"size":1}]}`, layer))
+	s.pull("v1", nil)
+	s.pin(s.ref("v1"))
+	s.pull("v1", []oci.Digest{layer})
+	s.pins.lookAgain()
+	s.repin()
+	if n := s.pins.bytes(); n < 20*mib {
+		t.Errorf("%d bytes are pinned", n)
+	}
+	m, layers := s.image("v2", 1)
+	s.pin(s.ref("v2"))
+	if !s.recorded(m) || !s.recorded(layers[0]) {
+		t.Error("a power cut now leaves nothing of what is pinned")
+	}
+}
+
+// TestPinHalfFails: where the file of pins was written and that failed all the same, it says
+// soon what is pinned.
+func TestPinHalfFails(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	s.close()
+	var sick atomic.Bool
+	s.rig = s.faulty(func(op durabletest.Op) *durabletest.Fault {
+		if sick.Load() && op.Kind == "syncdir" && op.Name == "." {
+			return &durabletest.Fault{Err: syscall.EIO}
+		}
+		return nil
+	})
+	written := func() string {
+		text, err := os.ReadFile(filepath.Join(s.Cache.o.Dir, pinsName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	sick.Store(true)
+	if _, err := s.Pin(s.ref("v1")); !errors.Is(err, syscall.EIO) {
+		t.Fatal(err)
+	}
+	sick.Store(false)
+	until(t, "the file says that it is not pinned", func() bool { return s.keepPins(1) && !strings.Contains(written(), `"v1"`) })
+	s.pin(s.ref("v1"))
+	sick.Store(true)
+	if err := s.Unpin(s.ref("v1")); !errors.Is(err, syscall.EIO) {
+		t.Fatal(err)
+	}
+	sick.Store(false)
+	until(t, "the file says that it is pinned", func() bool { return s.keepPins(1) && strings.Contains(written(), `"v1"`) })
+}
+
+// TestPinsNameTooMuch: of all pins together so many blobs are kept, and no more.
+func TestPinsNameTooMuch(t *testing.T) {
+	t.Parallel()
+	s := &shelf{open(t, Options{Limit: 1 << 30}), t, newOrigin(), 0}
+	refused := 0
+	for i := range 6 {
+		tag := fmt.Sprint("v", i)
+		s.o.tag(tag, s.o.image(madeUp(tag, 4000)...))
+		s.pull(tag, nil)
+		if _, err := s.Pin(s.ref(tag)); err != nil && strings.Contains(err.Error(), "no room for all") {
+			refused++
+		}
+	}
+	if n := len(s.pins.holds); refused != 2 || n > maxPinned {
+		t.Errorf("%d of 6 are refused, %d blobs are kept", refused, n)
 	}
 }
