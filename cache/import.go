@@ -66,7 +66,7 @@ func (c *Cache) Import(ref oci.Reference, b Bundle) (Imported, error) {
 		return i, nil
 	}
 	data, rec, ok := c.peek(b.Target.Digest)
-	if !ok || !c.pullable(data, 0) {
+	if !ok || !c.pullable(data) {
 		return i, &oci.Error{Code: oci.CodeManifestInvalid, Message: fmt.Sprintf("not all that %s names is here or in the archive", b.Target.Digest)}
 	}
 	if !ref.Digest.IsZero() {

@@ -262,7 +262,7 @@ func (c *Cache) target(ctx context.Context, repo *Repository, t index.Tag, o Out
 // and, where upstream is not there to fill gaps, can be pulled; nil otherwise.
 func (c *Cache) stale(ctx context.Context, repo *Repository, t index.Tag, why string, needWhole bool) *Content {
 	content, err := c.storedManifest(ctx, repo, t.Target.Digest)
-	if err != nil || content == nil || needWhole && !c.pullable(content.Bytes, 0) {
+	if err != nil || content == nil || needWhole && !c.pullable(content.Bytes) {
 		return nil
 	}
 	c.upstream(repo.Upstream).stale.Add(1)

@@ -105,7 +105,7 @@ func show(ctx context.Context, a *app, c *admin.Client, args []string, output st
 		case !i.Checked.IsZero():
 			rows = append(rows, []string{"Tag", "names it, " + upstreamSaid(i, now)})
 		case i.Gone:
-			rows = append(rows, []string{"Tag", "not known any more, as one that upstream does not have; a pin keeps what it named last"})
+			rows = append(rows, []string{"Tag", "not known any more: " + absence(i.Absence, now) + "; a pin keeps what it named last"})
 		}
 		for _, name := range i.Pins {
 			rows = append(rows, []string{"Pinned", "by " + name})
@@ -176,6 +176,8 @@ func why(ctx context.Context, a *app, c *admin.Client, args []string, output str
 		case i.Digest == "":
 			fmt.Fprintf(a.stdout, "%s is not here: never seen, or gone: %s\n", i.Image, unknown)
 			return
+		case i.Gone:
+			fmt.Fprintf(a.stdout, "%s is not known any more: %s; a pin keeps what it named last, %s\n", i.Image, absence(i.Absence, time.Now()), cutDigest(i.Digest))
 		case i.Imported:
 			fmt.Fprintf(a.stdout, "%s is %s, as an archive said %s ago; upstream has not said anything yet\n", i.Image, cutDigest(i.Digest), age(i.Changed, time.Now()))
 		case !i.Checked.IsZero():
