@@ -39,11 +39,11 @@ type Carried struct {
 func (c *Cache) Bundle(ref oci.Reference) (Bundle, error) {
 	d := ref.Digest
 	if d.IsZero() {
-		t, ok := c.tag(ref)
-		if !ok {
+		if t, ok := c.tag(ref); ok {
+			d = t.Target.Digest
+		} else if d = c.pins.last(ref); d.IsZero() { // a pinned one outlives a 404 upstream
 			return Bundle{}, notWhole("%s is not known here: pull it through this cache first", ref)
 		}
-		d = t.Target.Digest
 	}
 	b := bundler{c: c, repo: ref.Repository, whole: map[oci.Digest]string{}, listed: map[oci.Digest]bool{}, Bundle: Bundle{Image: ref.String(), Pieces: []Carried{}}}
 	if why := b.manifest(d, 0); why != "" {

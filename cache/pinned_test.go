@@ -158,6 +158,9 @@ func TestPinFollowsTag(t *testing.T) {
 	if i := s.Image(s.ref("v1"), &Policy{}); i.Digest != now.String() || !i.Gone || len(i.Pins) != 1 {
 		t.Errorf("it is pinned, and not shown: %+v", i)
 	}
+	if b, err := s.Bundle(s.ref("v1")); err != nil || b.Target.Digest != now {
+		t.Errorf("it is pinned, and cannot be exported: %v", err)
+	}
 	s.churn()
 	s.close()
 	s.rig = open(t, Options{Dir: s.Cache.o.Dir, Limit: s.Cache.o.Limit})
