@@ -31,6 +31,7 @@ func (c *Cache) Images() iter.Seq2[ImageInfo, error] {
 		if c.store == nil {
 			return
 		}
+		c.repin() // or what came just now is not said to be pinned
 		c.mu.Lock()
 		recent, gone := maps.Clone(c.newTags), maps.Clone(c.goneTags)
 		c.mu.Unlock()
@@ -117,6 +118,7 @@ const maxParts = 4096
 // the rest is not. It counts as no use of it. Of the policy counts how long a tag is fresh.
 func (c *Cache) Image(ref oci.Reference, policy *Policy) ImageDetail {
 	i := ImageDetail{Image: ref.String(), Upstream: ref.Upstream, Parts: []Part{}}
+	c.repin() // or what came just now is not said to be pinned
 	d := ref.Digest
 	if d.IsZero() {
 		t, ok := c.tag(ref)

@@ -195,6 +195,28 @@ func TestPinFollowsToSafety(t *testing.T) {
 	}
 }
 
+// TestPinListedAtOnce: an image that is pinned before it is pulled is listed as pinned when
+// it has come.
+func TestPinListedAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, pinned := range map[string]func(s *shelf) bool{
+		"listed": func(s *shelf) bool {
+			for i, err := range s.Images() {
+				return err == nil && i.Pinned
+			}
+			return false
+		},
+		"shown": func(s *shelf) bool { return len(s.Image(s.ref("v1"), &Policy{}).Pins) == 1 },
+	} {
+		s := newShelf(t)
+		s.pin(s.ref("v1"))
+		s.image("v1", 1)
+		if !pinned(s) {
+			t.Error(name, "as one that is not pinned")
+		}
+	}
+}
+
 // TestPinToldAtOnce: what has come of a pinned image is pinned for whoever asks.
 func TestPinToldAtOnce(t *testing.T) {
 	t.Parallel()
