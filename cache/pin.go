@@ -68,10 +68,10 @@ func (c *Cache) Pin(ref oci.Reference) (Pin, error) {
 	many := len(p.roots)
 	p.mu.Unlock()
 	if again {
-		if info := c.pinInfo(ref); !info.Partial {
-			return info, nil
+		if err := c.noRoom(ref); err != nil {
+			return Pin{}, fmt.Errorf("it is pinned, and not all of it is kept: %w", err)
 		}
-		return Pin{}, fmt.Errorf("it is pinned, and not all of it is kept: %w", c.noRoom())
+		return c.pinInfo(ref), nil
 	}
 	if many >= maxPins {
 		return Pin{}, fmt.Errorf("there are %d pins, which is as many as there may be; `cistern unpin` takes one away", many)
@@ -100,23 +100,25 @@ func (c *Cache) fits(ref oci.Reference) error {
 		}
 		return errors.New("too much happens to what is pinned at the moment: try again")
 	}
-	c.pins.mu.Lock()
-	over := c.pins.over[ref]
-	c.pins.mu.Unlock()
-	if !over {
-		return nil
-	}
-	return c.noRoom()
+	return c.noRoom(ref)
 }
 
-// noRoom says that all of a pin cannot be kept, and what to do.
-func (c *Cache) noRoom() error {
+// noRoom says that all of a pin cannot be kept, if that is so, and what to do.
+func (c *Cache) noRoom(ref oci.Reference) error {
 	c.pins.mu.Lock()
-	n := len(c.pins.holds)
+	n, over := c.pins.over[ref]
+	blobs := len(c.pins.holds)
 	c.pins.mu.Unlock()
-	now, most := humanize.IBytes(uint64(c.pins.bytes())), humanize.IBytes(uint64(max(0, c.pinnable())))
-	return fmt.Errorf("there is no room for all of it: without it %s of %s, and %d blobs of %d, are pinned, and of one image %d may be, and all pinned manifests together may name %d; raise cache.max_size, or unpin something",
-		now, most, n, maxPinned, maxParts, maxNames)
+	now, most := c.pins.bytes(), max(0, c.pinnable())
+	switch {
+	case !over:
+		return nil
+	case n.bytes > most-now:
+		return fmt.Errorf("there is no room for all of it: it takes %s more, and %s of the %s that may be pinned are taken; raise cache.max_size, or unpin something",
+			humanize.IBytes(uint64(n.bytes)), humanize.IBytes(uint64(now)), humanize.IBytes(uint64(most)))
+	}
+	return fmt.Errorf("there is no room for all of it: a manifest names %d blobs more, and %d are pinned; of one image %d may be, of all %d, and their manifests may name %d together; unpin something",
+		n.digests, blobs, maxParts, maxPinned, maxNames)
 }
 
 // Unpin gives an image free. Nothing is removed by it.
@@ -191,7 +193,8 @@ func (p *pins) references() (refs []oci.Reference) {
 
 func (c *Cache) pinInfo(ref oci.Reference) Pin {
 	c.pins.mu.Lock()
-	r, over := c.pins.roots[ref], c.pins.over[ref]
+	r := c.pins.roots[ref]
+	_, over := c.pins.over[ref]
 	c.pins.mu.Unlock()
 	info := Pin{Reference: ref, Image: ref.String(), Since: r.since, Partial: over}
 	if r.last.IsZero() {

@@ -37,7 +37,7 @@ type pins struct {
 	came    map[oci.Digest]struct{} // of these, here since they were looked for, or to be looked for again
 	refused map[oci.Digest]need     // of what there was no room for, so that it is not read again and again
 	recent  map[oci.Digest]struct{} // what came while somebody was finding out; nil: nobody is
-	over    map[oci.Reference]bool  // roots of which not all is kept: there is no room for it
+	over    map[oci.Reference]need  // roots of which not all is kept, and what there is no room for
 	unread  bool                    // a manifest is here and could not be read at the moment
 	news    uint64                  // what has happened that may change what is kept
 	heeded  uint64                  // as far as holds knows of it
@@ -57,7 +57,7 @@ type root struct {
 func newPins() pins {
 	return pins{
 		roots: map[oci.Reference]root{}, holds: map[oci.Digest]int64{}, links: map[oci.Digest]named{},
-		awaited: map[oci.Digest]struct{}{}, came: map[oci.Digest]struct{}{}, over: map[oci.Reference]bool{},
+		awaited: map[oci.Digest]struct{}{}, came: map[oci.Digest]struct{}{}, over: map[oci.Reference]need{},
 	}
 }
 
@@ -187,7 +187,7 @@ func (p *pins) begin(c *Cache) *pinWalk {
 	}
 	w := &pinWalk{
 		c: c, news: p.news, most: most, known: p.links, sizes: sizes, needs: p.refused, counts: map[oci.Reference]int{},
-		holds: map[oci.Digest]int64{}, links: map[oci.Digest]named{}, awaited: map[oci.Digest]struct{}{}, over: map[oci.Reference]bool{},
+		holds: map[oci.Digest]int64{}, links: map[oci.Digest]named{}, awaited: map[oci.Digest]struct{}{}, over: map[oci.Reference]need{},
 		absent: map[oci.Digest]struct{}{}, again: map[oci.Digest]struct{}{}, refused: map[oci.Digest]need{},
 	}
 	for ref, r := range p.roots {
@@ -214,7 +214,7 @@ func (p *pins) end(w *pinWalk) (over []oci.Reference, tooMuch bool) {
 		}
 	}
 	for ref := range w.over {
-		if !p.over[ref] {
+		if _, before := p.over[ref]; !before {
 			over = append(over, ref)
 		}
 	}

@@ -32,7 +32,7 @@ type pinWalk struct {
 	awaited map[oci.Digest]struct{}
 	again   map[oci.Digest]struct{} // of these, here by their records: to be looked for again
 	refused map[oci.Digest]need
-	over    map[oci.Reference]bool
+	over    map[oci.Reference]need
 	unread  bool
 	read    bool // a manifest that was not known
 	moved   bool // a tag's pin has given up what the tag named before
@@ -193,7 +193,7 @@ func (w *pinWalk) fits(m wanted, n need) bool {
 	if len(w.holds)+n.digests <= maxPinned && w.counts[m.ref]+n.digests <= maxParts && w.names+n.names <= maxNames && w.sum+n.bytes <= w.most {
 		return true
 	}
-	w.over[m.ref] = true
+	w.over[m.ref] = n
 	w.refused[m.digest.Clone()] = n
 	return false
 }
