@@ -185,7 +185,7 @@ func (c *Cache) ImportBlob(ctx context.Context, repo oci.Repository, p Carried, 
 	if err != nil {
 		return fmt.Errorf("taking in %s: %w", p.Digest, err)
 	}
-	if p.Private || here && !rec.Public {
+	if p.Private || p.Manifest || here && !rec.Public { // of a public manifest it says whose it is where no tag does
 		c.grant(repo, p.Digest)
 	}
 	c.negative.Remove(question{repo, askedBlob(p.Digest)})

@@ -104,9 +104,7 @@ func (c *Cache) keepManifest(repo *Repository, m *Manifest) {
 	if claimed {
 		defer c.release(m.Digest)
 	}
-	if m.Private {
-		c.grant(repo.Repository, m.Digest)
-	}
+	c.grant(repo.Repository, m.Digest) // a public one needs none: it says whose it is where no tag does
 	if !claimed {
 		return
 	}

@@ -25,10 +25,12 @@ func (c *Cache) Refresh(ctx context.Context, repo *Repository, ref oci.Reference
 	return before, t.Target.Digest, err
 }
 
-// Remove drops tags, and the blobs that no other cached tag uses. Of ref counts what is
-// set: a tag; a digest, under a repository or under any; all of a repository; all of an
-// upstream, also what came from there and that no tag names, and that no manifest from
-// elsewhere does. A digest itself goes in any case. What is pinned stays, and its tags.
+// Remove drops tags, and the blobs that nothing else uses that is cached: no tag, and no
+// manifest that was pulled by its digest alone. Of ref counts what is set: a tag; a digest,
+// under a repository or under any; all of a repository, also what was pulled by its digest, as
+// far as upstream is known to serve that under no other; all of an upstream, also what
+// came from there and that no tag names, and that no manifest from elsewhere does. A
+// digest itself goes in any case. What is pinned stays, and its tags.
 func (c *Cache) Remove(ref oci.Reference) (Removed, error) {
 	if !c.writable() {
 		return Removed{}, fmt.Errorf("nothing can be removed from disk: %s", c.Stats().Degraded)
@@ -90,20 +92,40 @@ func (r *removal) choose() error {
 		if err := r.unused.add(r.ref.Digest); err != nil {
 			return fmt.Errorf("%w; try again", err)
 		}
-		delete(r.used.met, r.ref.Digest)
-	}
-	if !r.ofUpstream() {
-		return nil
 	}
 	for rec, err := range r.c.idx.Load().Records() {
-		if err == nil && rec.Class == index.ClassManifest && rec.Origin != r.ref.Upstream && rec.Origin != imported {
-			err = r.used.add(rec.Digest) // it may have been pulled by its digest alone
+		if err == nil && rec.Class == index.ClassManifest && !r.unused.met[rec.Digest] {
+			err = r.untagged(rec)
 		}
 		if err != nil {
 			return fmt.Errorf("looking for what others use: %w; try again", err)
 		}
 	}
+	delete(r.used.met, r.ref.Digest)
 	return nil
+}
+
+// untagged decides of a manifest that no tag leads to, or only others: it was pulled by its
+// digest alone, or its tag has moved.
+func (r *removal) untagged(rec index.Record) error {
+	goes := false
+	switch {
+	case r.ofUpstream():
+		goes = rec.Origin == r.ref.Upstream || rec.Origin == imported
+	case r.ref.Tag == "" && r.ref.Digest.IsZero():
+		whose, err := r.c.idx.Load().Holders(rec.Digest)
+		if err != nil {
+			return err
+		}
+		goes = len(whose) == 1 && whose[0] == r.ref.Repository
+	}
+	switch {
+	case !goes:
+		return r.used.add(rec.Digest)
+	case r.ofUpstream(): // all that came from there
+		return nil
+	}
+	return r.unused.add(rec.Digest)
 }
 
 func (r *removal) ofUpstream() bool { return r.ref.Name == "" && r.ref.Upstream != "" }

@@ -112,6 +112,29 @@ func (x *Index) walkTags(prefix []byte, yield func(Tag, error) bool) {
 	}
 }
 
+// Holders gives the repositories under which upstream is known to serve d.
+func (x *Index) Holders(d oci.Digest) (all []oci.Repository, err error) {
+	if d.IsZero() {
+		return nil, nil
+	}
+	err = x.view("holders", func(tx *bolt.Tx) error {
+		all = nil
+		prefix := digestKey(d)
+		c := tx.Bucket(bucketGrants).Cursor()
+		for key, _ := c.Seek(prefix); bytes.HasPrefix(key, prefix); key, _ = c.Next() {
+			if len(key) != len(prefix)+4 {
+				continue // bad, or of a longer digest
+			}
+			text, _ := nameOf(tx, be32(key[len(prefix):]))
+			if repo, ok := repoOf(text); ok {
+				all = append(all, repo)
+			}
+		}
+		return nil
+	})
+	return all, err
+}
+
 // Granted tells whether upstream is known to serve d under repo.
 func (x *Index) Granted(repo oci.Repository, d oci.Digest) (bool, error) {
 	at, err := x.GrantedAt(repo, d)

@@ -35,7 +35,7 @@ func (a *app) clientCommands() []*cobra.Command {
 		{"why NAME|DIGEST", "Say why an image, or a blob, is not here", oneArg, why},
 		{"rm NAME|DIGEST", `Drop an image, a repository, an upstream (NAME/) or a digest from the cache
 
-It drops what only that uses: of a tag (nginx:1.27), of all tags of a repository (nginx), of all that is of
+It drops what only that uses: of a tag (nginx:1.27), of a repository (nginx), also what was pulled by its digest, of all that is of
 an upstream (docker.io/, with the slash), or of a digest (sha256:..., that itself in any case, and
 nginx@sha256:...). What is pinned stays.`, oneArg, remove},
 		{"pin NAME", `Keep an image, whatever is evicted
