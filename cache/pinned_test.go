@@ -93,6 +93,7 @@ func TestPins(t *testing.T) {
 	if s.here(append(kept, m)...) != 3 || s.here(later...) != 1 || s.here(other...) != 0 {
 		t.Errorf("%d of 3, %d of 1, %d of 0", s.here(append(kept, m)...), s.here(later...), s.here(other...))
 	}
+	s.checkpoint() // what is not on record is no candidate
 	next, err := s.EvictNext(1 << 30)
 	if err != nil || len(next) == 0 {
 		t.Errorf("%+v, %v", next, err)
