@@ -347,6 +347,10 @@ func (f *filler) all(xs []*thing) {
 	f.pull(xs...)
 }
 
+// onItsWay is what sockets may hold of streams that have come to what others have fetched: the origin counts what it has
+// written, and where the disk is slow the daemon has not read it. Receive buffers grow to 32 MiB.
+const onItsWay = 24 * mib
+
 // account holds what was fetched of a blob, by its pieces, against what was left of it.
 func (f *filler) account(how ending, left, before *remnant, again []int64) {
 	f.t.Helper()
@@ -364,7 +368,7 @@ func (f *filler) account(how ending, left, before *remnant, again []int64) {
 			f.t.Errorf("after %s %d bytes of piece %d of %s were there, and only %d were fetched", how.name, has, i, x.path(), n)
 		}
 	}
-	if float64(total) > 1.02*float64(missing) {
+	if float64(total) > 1.02*float64(missing)+onItsWay {
 		f.t.Errorf("after %s %d bytes of %s were fetched, where %d of %d were missing", how.name, total, x.path(), missing, x.size())
 	}
 }
