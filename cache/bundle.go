@@ -204,25 +204,19 @@ const (
 
 // Bite is how many bytes should be copied at once.
 func (k *Kept) Bite() int64 {
-	if k.alone() {
-		return span
+	if k.c.servedWithin(carryQuiet) {
+		return bite
 	}
-	return bite
+	return span
 }
 
 // Rest is how long whoever copies it should rest after so many bytes, which took so long: hits
 // come first.
 func (k *Kept) Rest(n int64, worked time.Duration) time.Duration {
-	if k.alone() {
+	if !k.c.servedWithin(carryQuiet) {
 		return 0
 	}
 	return max(politeness*worked, time.Duration(n)*time.Second/carryRate-worked)
-}
-
-// alone tells whether nobody is served.
-func (k *Kept) alone() bool {
-	ago := time.Since(time.Unix(k.c.scrubbed.used.Load(), 0)) // negative, if the clock was set back: nobody knows
-	return ago < 0 || ago > carryQuiet
 }
 
 // Close closes it.

@@ -94,7 +94,7 @@ func (r *removal) choose() error {
 		}
 	}
 	for rec, err := range r.c.idx.Load().Records() {
-		if err == nil && rec.Class == index.ClassManifest && !r.unused.met[rec.Digest] {
+		if err == nil && rec.Class == index.ClassManifest && (r.ofUpstream() || !r.unused.met[rec.Digest]) {
 			err = r.untagged(rec)
 		}
 		if err != nil {

@@ -73,3 +73,22 @@ func TestRemoveMovedTag(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
+
+// TestRemoveUpstreamShares: what came from another upstream stays when one goes, though a tag of
+// that names it, too.
+func TestRemoveUpstreamShares(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t)
+	repo := s.o.repo("b")
+	repo.Upstream = "ghcr.io"
+	layer := s.o.put(noise(mib, 4711))
+	d := s.o.tag("v1", s.o.image(layer))
+	if _, err := s.Manifest(t.Context(), repo, oci.Reference{Repository: repo.Repository, Digest: d}); err != nil {
+		t.Fatal(err)
+	}
+	s.idle()
+	s.pull("v1", []oci.Digest{layer})
+	if r, err := s.Remove(oci.Reference{Repository: oci.Repository{Upstream: "docker.io"}}); err != nil || r.Tags != 1 || s.here(d, layer) != 2 {
+		t.Errorf("%+v, %v; %d of 2 are here", r, err, s.here(d, layer))
+	}
+}

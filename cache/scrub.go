@@ -65,8 +65,13 @@ func running(at index.Scrub) bool { return at.Began.After(at.Ended) }
 
 // active tells whether anybody is served, or was a moment ago.
 func (c *Cache) active() bool {
+	return c.store.Opened() || len(c.flights.All()) > 0 || c.rebuild.on.Load() || c.servedWithin(scrubQuiet)
+}
+
+// servedWithin tells whether anybody has asked for anything cached so lately.
+func (c *Cache) servedWithin(d time.Duration) bool {
 	ago := time.Since(time.Unix(c.scrubbed.used.Load(), 0)) // negative, if the clock was set back: nobody knows
-	return c.store.Opened() || len(c.flights.All()) > 0 || c.rebuild.on.Load() || ago >= 0 && ago < scrubQuiet
+	return ago >= 0 && ago < d
 }
 
 // scrubber hashes all blobs, slowly, and again a week later.

@@ -79,8 +79,13 @@ func cutDigest(d string) string {
 	return alg + ":" + hex[:min(len(hex), 12)]
 }
 
-// unknown is what there is to say of an image that is not known here.
-const unknown = "nobody has pulled it, or it was removed since"
+// notKnown is why an image is not known here.
+func notKnown(i cache.ImageDetail) string {
+	if i.Absence != nil {
+		return absence(i.Absence, time.Now())
+	}
+	return "never seen, or gone: nobody has pulled it, or it was removed since"
+}
 
 func show(ctx context.Context, a *app, c *admin.Client, args []string, output string) error {
 	if isDigest(args[0]) {
@@ -94,7 +99,7 @@ func show(ctx context.Context, a *app, c *admin.Client, args []string, output st
 		if output == "json" {
 			_ = a.print(output, i, nil)
 		}
-		return fmt.Errorf("%s is not known here: %s; `cistern ls` lists what is cached", i.Image, unknown)
+		return fmt.Errorf("%s is not known here: %s; `cistern ls` lists what is cached", i.Image, notKnown(i))
 	}
 	return a.print(output, i, func() {
 		now := time.Now()
@@ -170,11 +175,8 @@ func why(ctx context.Context, a *app, c *admin.Client, args []string, output str
 	}
 	return a.print(output, i, func() {
 		switch {
-		case i.Digest == "" && i.Absence != nil:
-			fmt.Fprintf(a.stdout, "%s is not here: %s\n", i.Image, absence(i.Absence, time.Now()))
-			return
 		case i.Digest == "":
-			fmt.Fprintf(a.stdout, "%s is not here: never seen, or gone: %s\n", i.Image, unknown)
+			fmt.Fprintf(a.stdout, "%s is not here: %s\n", i.Image, notKnown(i))
 			return
 		case i.Gone:
 			fmt.Fprintf(a.stdout, "%s is not known any more: %s; a pin keeps what it named last, %s\n", i.Image, absence(i.Absence, time.Now()), cutDigest(i.Digest))
